@@ -1,0 +1,45 @@
+.PHONY: help build test race fuzz bench lint interop demo cross cover
+
+FUZZTIME ?= 20s
+STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+help: ## say what there is
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+
+build: ## one static binary, ./gateway
+	CGO_ENABLED=0 go build -trimpath -o gateway ./cmd/gateway
+
+demo: ## the whole way in one process, with no server of your own
+	go run ./cmd/gateway demo
+
+test: ## all tests that need no privilege and no installed package
+	go test ./...
+
+race: ## the same with the race detector
+	go test -race ./...
+
+cover: ## coverage of the protocol rooms, at least 85 %
+	@for room in ./ppp ./tunnel/l2tp; do \
+	  go test -cover $$room | awk '{ print } { for (i = 1; i < NF; i++) if ($$i == "coverage:") { sub("%", "", $$(i+1)); seen = 1; if ($$(i+1) < 85) low = 1 } } END { exit low || !seen }' || exit 1; done
+
+fuzz: ## each fuzz target for FUZZTIME
+	@for dir in $$(go list -f '{{.Dir}}' ./...); do \
+	  for target in $$(grep -ho 'func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go 2>/dev/null | cut -d' ' -f2); do \
+	    echo "$$target ($$dir)"; (cd $$dir && go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) .) || exit 1; done; done
+
+bench: ## benchmarks of each layer
+	go test -run '^$$' -bench . -benchmem ./...
+
+lint: ## gofmt, go vet, staticcheck
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
+	go vet ./...
+	go vet -tags interop ./interop
+	$(STATICCHECK) ./...
+	$(STATICCHECK) -tags interop ./interop
+
+cross: ## build for every system that is supported
+	@for target in linux/amd64 linux/arm64 darwin/arm64 windows/amd64; do \
+	  echo $$target; CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} go build -o /dev/null ./cmd/gateway || exit 1; done
+
+interop: ## tests against real servers; root, Debian (it starts and stops the lab by itself)
+	go test -tags interop -count=1 -timeout 30m -v ./interop

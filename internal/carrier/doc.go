@@ -1,0 +1,16 @@
+// Package carrier runs protocol engines: it joins a datagram socket, a tunnel
+// engine and the PPP links above it, and owns the one goroutine and the one
+// timer that they need.
+//
+// The way of a packet, inbound, is one call stack on the goroutine of
+// [Loop.Run], from top to bottom:
+//
+//	Socket.Read → L2TP.Receive → l2tp.Endpoint → Link.HandleFrames → ppp.Session → the network above
+//
+// Outbound it is one call stack on the goroutine that has a packet to send:
+//
+//	the network above → ppp.Session.WritePackets → l2tp.Session.WriteFrames → Socket.WriteDatagrams
+//
+// Both roles use the same package: the client (internal/vpnclient) and the
+// in-process server (internal/vpnserver).
+package carrier

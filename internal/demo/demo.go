@@ -1,0 +1,181 @@
+// Package demo shows the whole way without any server of one's own: it starts
+// the in-process VPN server and a gateway that dials it, fetches the private
+// page through both proxies, and says each step.
+package demo
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"gateway/internal/config"
+	"gateway/internal/gateway"
+	"gateway/internal/vpnserver"
+)
+
+// Options say how the demo runs.
+type Options struct {
+	Once bool // end after the fetches
+	Out  io.Writer
+	Log  *slog.Logger
+}
+
+const (
+	user     = "demo"
+	deadline = 30 * time.Second // for everything up to the last fetch
+)
+
+// Run runs the demo until ctx ends, or until it has fetched the page twice if
+// Once is set. It fails if any step does.
+func Run(ctx context.Context, o Options) error {
+	d := demo{Options: o, started: time.Now()}
+	d.say("gateway demo: a VPN server, a client and two proxies in one process, with no privileges")
+	d.say("")
+	password, err := newPassword()
+	if err != nil {
+		return err
+	}
+	server, err := vpnserver.Start(ctx, vpnserver.Config{Users: map[string]string{user: password}, Log: o.Log.With("side", "server")})
+	if err != nil {
+		return err
+	}
+	defer server.Kill()
+	d.step("server", "L2TP server listens on UDP %v; its private network has http://%s/ (%v)",
+		server.Addr(), vpnserver.PrivateName, server.Private()[0])
+
+	c, err := d.config(server.Addr(), password)
+	if err != nil {
+		return err
+	}
+	g, err := gateway.New(c, o.Log.With("side", "gateway"))
+	if err != nil {
+		return err
+	}
+	d.step("gateway", "proxies listen: socks5 %v, http %v", g.Addr("socks5"), g.Addr("http"))
+
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- g.Run(ctx) }()
+	err = d.show(ctx, g, ended)
+	if err == nil && !o.Once {
+		d.invite(g)
+		err = <-ended
+		ended <- nil
+	}
+	cancel()
+	return errors.Join(err, <-ended)
+}
+
+type demo struct {
+	Options
+	started time.Time
+}
+
+func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.Out, format+"\n", args...) }
+
+// step prints one step with the time since the start.
+func (d *demo) step(who, format string, args ...any) {
+	d.say("%6.0f ms  %-8s %s", float64(time.Since(d.started).Microseconds())/1000, who, fmt.Sprintf(format, args...))
+}
+
+// newPassword makes a password for this run alone: the demo listens on a real socket.
+func newPassword() (string, error) {
+	b := make([]byte, 12)
+	if _, err := rand.Read(b); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(b), nil
+}
+
+// config is what a user would write, with ports that are free.
+func (d *demo) config(server netip.AddrPort, password string) (*config.Config, error) {
+	return config.Load(config.Sources{Environ: []string{
+		"GATEWAY_PROXY_SOCKS5=" + d.listenOn(1080),
+		"GATEWAY_PROXY_HTTP=" + d.listenOn(8080),
+		"GATEWAY_TUNNEL_NAME=demo",
+		"GATEWAY_TUNNEL_SERVER=" + server.Addr().String(),
+		"GATEWAY_TUNNEL_L2TP_PORT=" + strconv.Itoa(int(server.Port())),
+		"GATEWAY_TUNNEL_USERNAME=" + user,
+		"GATEWAY_TUNNEL_PASSWORD=" + password,
+	}})
+}
+
+// listenOn returns the usual port of a proxy if it is free and the demo stays
+// for the user, else any.
+func (d *demo) listenOn(port int) string {
+	usual := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	if !d.Once {
+		if l, err := net.Listen("tcp", usual); err == nil {
+			l.Close()
+			return usual
+		}
+	}
+	return "127.0.0.1:0"
+}
+
+// show waits for the network and fetches the private page through both proxies.
+func (d *demo) show(ctx context.Context, g *gateway.Gateway, ended chan error) error {
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	select {
+	case <-g.Ready():
+	case err := <-ended:
+		ended <- nil
+		return fmt.Errorf("demo: the tunnel did not come up: %w", err)
+	case <-ctx.Done():
+		return fmt.Errorf("demo: the tunnel did not come up: %w", context.Cause(ctx))
+	}
+	d.step("gateway", "tunnel is up: L2TP tunnel, session, LCP, %v, IPCP; a TCP/IP stack in this process has the address", "MS-CHAPv2")
+	for _, proxy := range []struct{ name, scheme string }{{"socks5", "socks5h"}, {"http", "http"}} {
+		through := &url.URL{Scheme: proxy.scheme, Host: g.Addr(proxy.name).String()}
+		if err := d.fetch(ctx, proxy.name, through); err != nil {
+			return fmt.Errorf("demo: fetch through %s: %w", proxy.name, err)
+		}
+	}
+	return nil
+}
+
+// fetch gets the private page through a proxy. The name is resolved behind the VPN.
+func (d *demo) fetch(ctx context.Context, name string, through *url.URL) error {
+	transport := &http.Transport{Proxy: http.ProxyURL(through)}
+	defer transport.CloseIdleConnections()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+vpnserver.PrivateName+"/", nil)
+	if err != nil {
+		return err
+	}
+	response, err := (&http.Client{Transport: transport}).Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	page, err := io.ReadAll(io.LimitReader(response.Body, 1<<16))
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK || !bytes.Equal(page, []byte(vpnserver.IndexPage)) {
+		return fmt.Errorf("wrong answer: %s, %q", response.Status, page)
+	}
+	d.step("client", "GET http://%s/ through %-6s -> %s: %q", vpnserver.PrivateName, name, response.Status, strings.TrimSpace(string(page)))
+	return nil
+}
+
+// invite tells the user what to try.
+func (d *demo) invite(g *gateway.Gateway) {
+	d.say("")
+	d.say("It stays up until Ctrl-C. In another terminal:")
+	d.say("  curl --socks5-hostname %v http://%s/", g.Addr("socks5"), vpnserver.PrivateName)
+	d.say("  curl -x http://%v http://%s/ip", g.Addr("http"), vpnserver.PrivateName)
+	d.say("  curl -x http://%v -o /dev/null http://%s/big", g.Addr("http"), vpnserver.PrivateName)
+}

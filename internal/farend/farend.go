@@ -1,0 +1,157 @@
+// Package farend is the traffic server behind a proxy or tunnel under test. It
+// runs on any net.Listener, so that the same code serves kernel TCP and an
+// in-process network stack.
+//
+// The client sends one line, which gives the connection its role:
+//
+//	D <n> [<bits/s>]\n
+//	         download: the server writes n bytes of noise (0: until the client
+//	         closes), at most at that rate
+//	U\n      upload: the server reads until end of file; after each 256 KiB
+//	         and at the end it writes its running total (8 bytes, big endian)
+//	E\n      echo: every byte comes back
+//
+// Over UDP, every datagram comes back.
+package farend
+
+import (
+	"bufio"
+	"encoding/binary"
+	"io"
+	"math/rand"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// AckEvery is how many received bytes an upload is acknowledged after.
+const AckEvery = 256 << 10
+
+const (
+	chunk     = 64 << 10 // one write of a download
+	pacedStep = 16 << 10 // one write of a download with a rate
+	maxLine   = 512
+	idleLimit = 10 * time.Minute
+)
+
+// noise is what downloads consist of.
+var noise = sync.OnceValue(func() []byte {
+	b := make([]byte, 1<<20)
+	rand.New(rand.NewSource(1)).Read(b)
+	return b
+})
+
+// Serve accepts connections until the listener fails, and waits for none of them.
+func Serve(l net.Listener) error {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go Handle(c)
+	}
+}
+
+// Handle serves one connection and closes it.
+func Handle(c net.Conn) {
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(idleLimit))
+	reader := bufio.NewReaderSize(c, maxLine)
+	line, err := reader.ReadSlice('\n')
+	if err != nil {
+		return
+	}
+	fields := strings.Fields(string(line))
+	if len(fields) == 0 {
+		return
+	}
+	switch role := fields[0]; {
+	case role[0] == 'D':
+		args := append(strings.Fields(string(line[1:])), "0", "0")
+		n, _ := strconv.ParseInt(args[0], 10, 64)
+		rate, _ := strconv.ParseFloat(args[1], 64)
+		download(c, n, rate)
+	case role == "U":
+		upload(c, reader)
+	case role == "E":
+		// Not io.Copy: the copy must not wait for a full buffer.
+		echo(c, reader)
+	}
+}
+
+// download writes n bytes, at most at rate bits per second (0: no limit).
+func download(c net.Conn, n int64, rate float64) {
+	noise, start := noise(), time.Now()
+	for off, sent := 0, int64(0); n == 0 || sent < n; {
+		c.SetDeadline(time.Now().Add(idleLimit))
+		size := chunk
+		if rate > 0 {
+			size = pacedStep
+			time.Sleep(time.Duration(float64(sent)*8e9/rate) - time.Since(start))
+		}
+		if n != 0 {
+			size = int(min(int64(size), n-sent))
+		}
+		if off+size > len(noise) {
+			off = 0
+		}
+		w, err := c.Write(noise[off : off+size])
+		if err != nil {
+			return
+		}
+		off += w
+		sent += int64(w)
+	}
+}
+
+func upload(c net.Conn, reader io.Reader) {
+	buf := make([]byte, AckEvery)
+	var total, acked uint64
+	acknowledge := func() bool {
+		acked = total
+		_, err := c.Write(binary.BigEndian.AppendUint64(nil, total))
+		return err == nil
+	}
+	for {
+		c.SetDeadline(time.Now().Add(idleLimit))
+		n, err := reader.Read(buf)
+		total += uint64(n)
+		if err != nil {
+			acknowledge()
+			return
+		}
+		if total-acked >= AckEvery && !acknowledge() {
+			return
+		}
+	}
+}
+
+func echo(c net.Conn, reader io.Reader) {
+	buf := make([]byte, pacedStep)
+	for {
+		c.SetDeadline(time.Now().Add(idleLimit))
+		n, err := reader.Read(buf)
+		if n > 0 {
+			if _, err := c.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// ServeUDP returns every datagram to its sender until the socket fails.
+func ServeUDP(c net.PacketConn) error {
+	buf := make([]byte, 65536)
+	for {
+		n, from, err := c.ReadFrom(buf)
+		if err != nil {
+			return err
+		}
+		c.WriteTo(buf[:n], from)
+	}
+}
