@@ -120,6 +120,9 @@ type route struct {
 func Listen(ctx context.Context, c Config) (*Conn, error) { return listen(ctx, c, newEngine) }
 
 func listen(ctx context.Context, c Config, engineFor func(*net.UDPConn, Config, *counters) (engine, error)) (*Conn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("udpbatch: %w", err)
+	}
 	c = c.withDefaults()
 	socket, err := (&net.ListenConfig{}).ListenPacket(ctx, c.Network, listenAddress(c.Local))
 	if err != nil {

@@ -38,5 +38,5 @@ func run(datagrams [][]byte, offset, limit int) (count, size int) {
 		}
 		break
 	}
-	return max(count, 1), size
+	return count, size
 }
