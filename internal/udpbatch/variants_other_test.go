@@ -1,0 +1,5 @@
+//go:build !linux
+
+package udpbatch
+
+func variants() []variant { return portableVariants() }
