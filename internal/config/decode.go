@@ -316,6 +316,9 @@ func address(raw any, v reflect.Value) *badValue {
 	if !ok {
 		return &badValue{"must be an IP address in quotes, not " + kindOf(raw), ""}
 	}
+	if s == "" { // as good as not set
+		return nil
+	}
 	a, err := netip.ParseAddr(s)
 	if err != nil || a.IsUnspecified() || a.IsMulticast() {
 		return &badValue{fmt.Sprintf("%q is not the IP address of a host", shortened(s)), ""}
@@ -399,6 +402,8 @@ func (d *decoder) secretFiles(path string, fields []field, v reflect.Value) {
 		}
 		name := v.FieldByName(f.Name + "File")
 		switch {
+		case name.String() == "":
+			continue
 		case isInline && inline.rank > file.rank:
 			name.SetString("")
 			continue

@@ -64,6 +64,9 @@ func (v *checker) config(c *Config) {
 		if i > 0 {
 			path = below(path, strconv.Itoa(i))
 		}
+		if v.failed[path] {
+			continue
+		}
 		t := &c.Tunnels[i]
 		v.tunnel(path, t, len(c.Tunnels) > 1)
 		if t.Name != "" && names[t.Name] {
@@ -87,6 +90,9 @@ func (v *checker) proxy(p *Proxy) {
 		path := "proxy.user"
 		if i > 0 {
 			path = below(path, strconv.Itoa(i))
+		}
+		if v.failed[path] {
+			continue
 		}
 		switch {
 		case u.Name == "":
@@ -117,7 +123,6 @@ func (v *checker) listen(path string, address *string, p *Proxy) {
 	case "":
 	case "localhost":
 		ip = netip.AddrFrom4([4]byte{127, 0, 0, 1})
-		*address = netip.AddrPortFrom(ip, uint16(number)).String()
 	default:
 		var notIP error
 		if ip, notIP = netip.ParseAddr(host); err == nil {
@@ -128,7 +133,10 @@ func (v *checker) listen(path string, address *string, p *Proxy) {
 		v.fail(path, fmt.Sprintf("%q is not an IP address and a port", shortened(*address)), `write "127.0.0.1:1080", "[::1]:1080", ":1080" for every address, or "off"`)
 		return
 	}
-	if !ip.IsLoopback() && len(p.Users) == 0 && !p.AllowOpen {
+	if host == "localhost" {
+		*address = netip.AddrPortFrom(ip, uint16(number)).String()
+	}
+	if !ip.Unmap().IsLoopback() && len(p.Users) == 0 && !p.AllowOpen {
 		v.fail(path, fmt.Sprintf("%s would let everybody who reaches it into the VPN", *address),
 			"add a [[proxy.user]], listen on 127.0.0.1, or set allow_open = true if that is wanted")
 	}
@@ -186,7 +194,7 @@ func (v *checker) server(path string, t *Tunnel) {
 	switch {
 	case server == "":
 		v.fail(path, "server is missing", "the host name or IP address of the VPN server")
-	case err == nil && host != "":
+	case err == nil && (isDomainName(host) || strings.Contains(host, ":") || net.ParseIP(host) != nil):
 		v.fail(path, "must be a host without a port", fmt.Sprintf("write server = %q, and port = %s in [tunnel.l2tp]", shortened(host), shortened(port)))
 	case !isDomainName(server):
 		v.fail(path, fmt.Sprintf("%q is not a host name or an IP address", shortened(t.Server)), "")
