@@ -202,7 +202,7 @@ type authResult struct {
 
 // mppeKeys is the raw material of RFC 3079 from which the MPPE session keys are derived.
 type mppeKeys struct {
-	method AuthMethod // AuthMSCHAP: lmStart and ntStart are set; AuthMSCHAPv2 or AuthEAPMSCHAPv2: master is set
+	method AuthMethod // AuthMSCHAP: lmStart and ntStart are set; AuthMSCHAPv2 (also inside EAP): master is set
 	client bool       // we are the peer (RFC 3079 section 3.3: the "client side"), not the authenticator
 
 	master  [16]byte // RFC 3079 section 3.4, GetMasterKey: start keys of both directions come from it
@@ -279,6 +279,16 @@ func (b *authBase) fail(now time.Time, err error) {
 	if !b.failed {
 		b.failed = true
 		b.events.authFailed(now, err)
+	}
+}
+
+// maxUsername is the longest user name in octets: RFC 2759 section 4 has 256 characters, and every packet must fit the smallest MRU in use.
+const maxUsername = 256
+
+// checkName ends the login before it begins if our user name is too long to be sent.
+func (b *authBase) checkName(now time.Time) {
+	if len(b.c.Username) > maxUsername {
+		b.fail(now, &AuthLocalError{Reason: AuthBadLogin, Detail: "user name is longer than 256 octets"})
 	}
 }
 
