@@ -97,14 +97,8 @@ const (
 	protocolEAP  uint16 = 0xc227
 )
 
-// Algorithms of CHAP: RFC 1994 section 3, RFC 2433 section 3, RFC 2759 section 3.
-const (
-	chapAlgorithmMD5      = 0x05
-	chapAlgorithmMSCHAP   = 0x80
-	chapAlgorithmMSCHAPv2 = 0x81
-)
-
-// authOptions are the values of LCP option 3, after its type and length.
+// authOptions are the values of LCP option 3, after its type and length: the protocol number and, for CHAP, the
+// algorithm (RFC 1994 section 3, RFC 2433 section 3, RFC 2759 section 3).
 var authOptions = [...]string{
 	authProtoPAP:      "\xc0\x23",
 	authProtoCHAPMD5:  "\xc2\x23\x05",
@@ -309,6 +303,15 @@ func (b *authBase) secret(username string) (password string, known int) {
 func equalSecrets(a, b []byte) int {
 	x, y := sha256.Sum256(a), sha256.Sum256(b)
 	return subtle.ConstantTimeCompare(x[:], y[:])
+}
+
+// randomOctets fills a new challenge or identifier.
+func randomOctets(random io.Reader, size int) ([]byte, error) {
+	octets := make([]byte, size)
+	if _, err := io.ReadFull(random, octets); err != nil {
+		return nil, &AuthLocalError{Reason: AuthNoRandom, Detail: err.Error()}
+	}
+	return octets, nil
 }
 
 // An authTimer spaces and counts the sendings of one packet.

@@ -59,15 +59,6 @@ func (b *authBase) algorithm(p authProtocol) chapAlgorithm {
 	return chapMD5{}
 }
 
-// randomChallenge fills a new challenge.
-func randomChallenge(random io.Reader, size int) ([]byte, error) {
-	challenge := make([]byte, size)
-	if _, err := io.ReadFull(random, challenge); err != nil {
-		return nil, &AuthLocalError{Reason: AuthNoRandom, Detail: err.Error()}
-	}
-	return challenge, nil
-}
-
 // chapMD5 is the algorithm of RFC 1994 section 4.1: MD5 over identifier, secret, challenge.
 type chapMD5 struct {
 	eap bool // inside EAP-MD5
@@ -258,15 +249,18 @@ func (a *chapAuthenticator) start(now time.Time) time.Time {
 	if size == 0 {
 		size = ownChallengeSize
 	}
-	challenge, err := randomChallenge(a.random, size)
+	random, err := randomOctets(a.random, 1+size)
 	if err != nil {
 		a.fail(now, err)
 		return time.Time{}
 	}
+	if len(a.packet) == 0 {
+		a.id = random[0] // so that an answer to an earlier conversation is not taken for one to this
+	}
 	a.id++ // RFC 1994 section 4.1: "MUST be changed each time a Challenge is sent"
-	a.challenge = challenge
+	a.challenge = random[1:]
 	a.verdict = a.verdict[:0]
-	a.packet = appendAuthPacket(a.packet[:0], chapChallenge, a.id, appendCHAPValue(nil, challenge, a.c.Name))
+	a.packet = appendAuthPacket(a.packet[:0], chapChallenge, a.id, appendCHAPValue(nil, a.challenge, a.c.Name))
 	a.timer.begin(now)
 	a.events.sendAuth(protocolCHAP, a.packet)
 	return a.timer.deadline

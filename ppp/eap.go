@@ -1,6 +1,7 @@
 package ppp
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"slices"
@@ -116,13 +117,15 @@ type eapPeer struct {
 	answered [sha256.Size]byte // hash of the Request that response answers
 	response []byte            // last Response; empty before the first
 
-	method   AuthMethod // the method begun; AuthNone before
-	proof    chapProof  // our answer to its challenge; value is nil before
-	message  string     // the authenticator's text at the end of the method
-	finished bool       // the method is through as far as we see: a Success may be believed
-	loggedIn bool       // and there was one
-	declined byte       // type of the last Request answered by Nak
-	notice   string     // text of the last Notification
+	method    AuthMethod // the method begun; AuthNone before
+	reopened  bool       // asked for our identity since: another method may begin
+	challenge []byte     // data of the method's challenge
+	proof     chapProof  // our answer to it; value is nil before
+	message   string     // the authenticator's text at the end of the method
+	finished  bool       // the method is through as far as we see: a Success may be believed
+	loggedIn  bool       // and there was one
+	declined  byte       // type of the last Request answered by Nak
+	notice    string     // text of the last Notification
 }
 
 func (p *eapPeer) start(now time.Time) time.Time {
@@ -185,19 +188,18 @@ type eapAnswer struct {
 func (p *eapPeer) answer(now time.Time, in eapPacket) (a eapAnswer, ok bool) {
 	switch in.kind {
 	case eapIdentity:
-		p.restart()
-		p.method = AuthNone
+		p.reopened = true // what is known stays: this may be a late duplicate
 		return eapAnswer{kind: eapIdentity, data: []byte(p.c.Username)}, true
 	case eapNotification:
 		p.notice = peerText(in.data)
-		p.log.Info("server sent a notification", "text", p.notice)
+		p.log.Debug("server sent a notification", "text", p.notice)
 		return eapAnswer{kind: eapNotification}, true
 	case eapNak:
 		return eapAnswer{}, false // not a Request's type (RFC 3748 section 5.3.1)
 	}
 	method := eapMethod(in.kind)
 	switch {
-	case p.method != AuthNone && method != p.method:
+	case p.method != AuthNone && method != p.method && !p.reopened:
 		return eapAnswer{}, false // one method in one conversation (RFC 3748 section 2.1)
 	case !slices.Contains(p.allowed, method) || method == AuthNone:
 		p.declined = in.kind
@@ -217,14 +219,6 @@ func (p *eapPeer) wanted() []byte {
 		}
 	}
 	return types
-}
-
-// restart begins a new login, maybe after an earlier one.
-func (p *eapPeer) restart() {
-	p.proof = chapProof{}
-	p.message = ""
-	p.finished = false
-	p.loggedIn = false
 }
 
 // answerMD5 answers the one Request of RFC 3748 section 5.4. Its data is that of a CHAP Challenge.
@@ -268,6 +262,10 @@ func (p *eapPeer) answerMSCHAPv2(now time.Time, in eapPacket) (eapAnswer, bool) 
 
 // answerChallenge answers the challenge of either method: value and name, as in a CHAP Response.
 func (p *eapPeer) answerChallenge(now time.Time, method AuthMethod, id byte, data []byte) ([]byte, bool) {
+	if method == AuthEAPMSCHAPv2 && method == p.method && bytes.Equal(data, p.challenge) {
+		// A late duplicate, or sent again under another identifier. What has happened since stays.
+		return appendCHAPValue(nil, p.proof.value, p.c.Username), true
+	}
 	algorithm := p.eapAlgorithm(method)
 	challenge, err := parseCHAPChallenge(data, algorithm)
 	if err != nil {
@@ -279,9 +277,13 @@ func (p *eapPeer) answerChallenge(now time.Time, method AuthMethod, id byte, dat
 		p.fail(now, err)
 		return nil, false
 	}
-	p.restart()
 	p.method = method
+	p.reopened = false
+	p.challenge = bytes.Clone(data)
 	p.proof = proof
+	p.message = ""
+	p.finished = false
+	p.loggedIn = false
 	return appendCHAPValue(nil, proof.value, p.c.Username), true
 }
 
@@ -335,6 +337,14 @@ type eapAuthenticator struct {
 func (a *eapAuthenticator) start(now time.Time) time.Time {
 	if a.failed {
 		return time.Time{}
+	}
+	if a.phase == eapIdle {
+		random, err := randomOctets(a.random, 1)
+		if err != nil {
+			a.fail(now, err)
+			return time.Time{}
+		}
+		a.id = random[0] // so that an answer to an earlier conversation is not taken for one to this
 	}
 	a.tried = a.tried[:0]
 	a.identity, a.username = "", ""
@@ -395,7 +405,7 @@ func (a *eapAuthenticator) receive(now time.Time, packet []byte) time.Time {
 
 // propose begins a method with its challenge.
 func (a *eapAuthenticator) propose(now time.Time, m AuthMethod) {
-	challenge, err := randomChallenge(a.random, ownChallengeSize)
+	challenge, err := randomOctets(a.random, ownChallengeSize)
 	if err != nil {
 		a.fail(now, err)
 		return

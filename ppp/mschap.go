@@ -66,7 +66,7 @@ func (a mschapv2) method() AuthMethod {
 func (mschapv2) challengeSize() int { return 16 }
 
 func (a mschapv2) prove(_ byte, challenge []byte, username, password string) (chapProof, error) {
-	peerChallenge, err := randomChallenge(a.random, 16)
+	peerChallenge, err := randomOctets(a.random, 16)
 	if err != nil {
 		return chapProof{}, err
 	}
@@ -187,7 +187,7 @@ const mschapBadLogin = 691
 
 // mschapRefusal is our text, as the authenticator, for a wrong login.
 func mschapRefusal(random io.Reader, challengeSize, version int) (string, error) {
-	challenge, err := randomChallenge(random, challengeSize)
+	challenge, err := randomOctets(random, challengeSize)
 	if err != nil {
 		return "", err
 	}
