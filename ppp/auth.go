@@ -1,14 +1,12 @@
 package ppp
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -204,7 +202,7 @@ type mppeKeys struct {
 	ntStart [16]byte // RFC 3079 section 2.3, GetStartKey: start key for 128 bit, both directions
 }
 
-// newAuthPeer returns the conversation in which we log in by the protocol that LCP agreed on.
+// newAuthPeer returns the conversation in which we log in by the protocol that LCP agreed on. c has its defaults filled in.
 func newAuthPeer(proto authProtocol, c *Config, ev authEvents) authConversation {
 	base := newAuthBase(c, ev)
 	switch proto {
@@ -219,7 +217,7 @@ func newAuthPeer(proto authProtocol, c *Config, ev authEvents) authConversation 
 }
 
 // newAuthenticator returns the conversation in which the other side logs in with m. With an EAP method the
-// other EAP methods in c.Auth are there too for a peer that asks for them by Nak.
+// other EAP methods in c.Auth are there too for a peer that asks for them by Nak. c has its defaults filled in.
 func newAuthenticator(m AuthMethod, c *Config, ev authEvents) authConversation {
 	base := newAuthBase(c, ev)
 	switch m {
@@ -235,34 +233,14 @@ func newAuthenticator(m AuthMethod, c *Config, ev authEvents) authConversation {
 
 // authBase is what all conversations have in common.
 type authBase struct {
-	c       *Config
-	events  authEvents
-	allowed []AuthMethod
-	random  io.Reader
-	log     *slog.Logger
-	timer   authTimer
-	failed  bool // authFailed was called: nothing more is sent or heard
+	c      *Config // with its defaults filled in
+	events authEvents
+	timer  authTimer
+	failed bool // authFailed was called: nothing more is sent or heard
 }
 
 func newAuthBase(c *Config, ev authEvents) authBase {
-	b := authBase{c: c, events: ev, allowed: c.Auth, random: c.Random, log: c.Log}
-	if len(b.allowed) == 0 {
-		b.allowed = DefaultAuth()
-	}
-	if b.random == nil {
-		b.random = rand.Reader
-	}
-	if b.log == nil {
-		b.log = slog.New(slog.DiscardHandler)
-	}
-	b.timer = authTimer{restart: c.Timers.AuthRestart, tries: c.Timers.AuthTries}
-	if b.timer.restart <= 0 {
-		b.timer.restart = 3 * time.Second
-	}
-	if b.timer.tries <= 0 {
-		b.timer.tries = 10
-	}
-	return b
+	return authBase{c: c, events: ev, timer: authTimer{restart: c.Timers.AuthRestart, tries: c.Timers.AuthTries}}
 }
 
 func (b *authBase) networkBegun(time.Time) time.Time { return b.timer.deadline }

@@ -54,7 +54,7 @@ func (b *authBase) algorithm(p authProtocol) chapAlgorithm {
 	case authProtoMSCHAP:
 		return mschap{}
 	case authProtoMSCHAPv2:
-		return mschapv2{random: b.random, fullName: b.c.HashFullName}
+		return mschapv2{random: b.c.Random, fullName: b.c.HashFullName}
 	}
 	return chapMD5{}
 }
@@ -191,7 +191,7 @@ func (p *chapPeer) receive(now time.Time, packet []byte) time.Time {
 func (p *chapPeer) respond(now time.Time, packet []byte, id byte, data []byte) {
 	challenge, err := parseCHAPChallenge(data, p.algorithm)
 	if err != nil {
-		p.log.Debug("dropped a CHAP challenge", "err", err)
+		p.c.Log.Debug("dropped a CHAP challenge", "err", err)
 		return
 	}
 	if bytes.Equal(packet, p.challenge) { // our Response was lost, or the Challenge was sent before it came
@@ -249,7 +249,7 @@ func (a *chapAuthenticator) start(now time.Time) time.Time {
 	if size == 0 {
 		size = ownChallengeSize
 	}
-	random, err := randomOctets(a.random, 1+size)
+	random, err := randomOctets(a.c.Random, 1+size)
 	if err != nil {
 		a.fail(now, err)
 		return time.Time{}
@@ -307,7 +307,7 @@ func (a *chapAuthenticator) judge(now time.Time, value []byte, username string) 
 		a.events.authSucceeded(now, authResult{method: method, username: username, mppe: proof.keys})
 		return
 	}
-	text, err := a.algorithm.failure(a.random)
+	text, err := a.algorithm.failure(a.c.Random)
 	if err != nil {
 		a.fail(now, err)
 		return

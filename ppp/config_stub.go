@@ -1,6 +1,7 @@
 package ppp
 
 import (
+	"crypto/rand"
 	"io"
 	"log/slog"
 	"time"
@@ -25,4 +26,23 @@ type Config struct {
 type Timers struct {
 	AuthRestart time.Duration // between two sendings of one authentication packet; 0 = 3 s
 	AuthTries   int           // how often it is sent in all; 0 = 10
+}
+
+func (c Config) withDefaults() Config {
+	if c.Auth == nil {
+		c.Auth = DefaultAuth()
+	}
+	if c.Random == nil {
+		c.Random = rand.Reader
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Timers.AuthRestart <= 0 {
+		c.Timers.AuthRestart = 3 * time.Second
+	}
+	if c.Timers.AuthTries <= 0 {
+		c.Timers.AuthTries = 10
+	}
+	return c
 }

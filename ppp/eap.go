@@ -63,7 +63,7 @@ func eapMethod(kind byte) AuthMethod {
 // eapAlgorithm is the CHAP algorithm inside an EAP method.
 func (b *authBase) eapAlgorithm(m AuthMethod) chapAlgorithm {
 	if m == AuthEAPMSCHAPv2 {
-		return mschapv2{random: b.random, fullName: b.c.HashFullName, eap: true}
+		return mschapv2{random: b.c.Random, fullName: b.c.HashFullName, eap: true}
 	}
 	return chapMD5{eap: true}
 }
@@ -192,7 +192,7 @@ func (p *eapPeer) answer(now time.Time, in eapPacket) (a eapAnswer, ok bool) {
 		return eapAnswer{kind: eapIdentity, data: []byte(p.c.Username)}, true
 	case eapNotification:
 		p.notice = peerText(in.data)
-		p.log.Debug("server sent a notification", "text", p.notice)
+		p.c.Log.Debug("server sent a notification", "text", p.notice)
 		return eapAnswer{kind: eapNotification}, true
 	case eapNak:
 		return eapAnswer{}, false // not a Request's type (RFC 3748 section 5.3.1)
@@ -201,7 +201,7 @@ func (p *eapPeer) answer(now time.Time, in eapPacket) (a eapAnswer, ok bool) {
 	switch {
 	case p.method != AuthNone && method != p.method && !p.reopened:
 		return eapAnswer{}, false // one method in one conversation (RFC 3748 section 2.1)
-	case !slices.Contains(p.allowed, method) || method == AuthNone:
+	case !slices.Contains(p.c.Auth, method) || method == AuthNone:
 		p.declined = in.kind
 		return eapAnswer{kind: eapNak, data: p.wanted()}, true
 	case method == AuthEAPMD5:
@@ -213,7 +213,7 @@ func (p *eapPeer) answer(now time.Time, in eapPacket) (a eapAnswer, ok bool) {
 // wanted lists the types we allow, best first, for a Nak (RFC 3748 section 5.3.1).
 func (p *eapPeer) wanted() []byte {
 	var types []byte
-	for _, m := range p.allowed {
+	for _, m := range p.c.Auth {
 		if t := m.eapType(); t != 0 {
 			types = append(types, t)
 		}
@@ -269,7 +269,7 @@ func (p *eapPeer) answerChallenge(now time.Time, method AuthMethod, id byte, dat
 	algorithm := p.eapAlgorithm(method)
 	challenge, err := parseCHAPChallenge(data, algorithm)
 	if err != nil {
-		p.log.Debug("dropped an EAP challenge", "err", err)
+		p.c.Log.Debug("dropped an EAP challenge", "err", err)
 		return nil, false
 	}
 	proof, err := algorithm.prove(id, challenge, p.c.Username, p.c.Password)
@@ -339,7 +339,7 @@ func (a *eapAuthenticator) start(now time.Time) time.Time {
 		return time.Time{}
 	}
 	if a.phase == eapIdle {
-		random, err := randomOctets(a.random, 1)
+		random, err := randomOctets(a.c.Random, 1)
 		if err != nil {
 			a.fail(now, err)
 			return time.Time{}
@@ -405,7 +405,7 @@ func (a *eapAuthenticator) receive(now time.Time, packet []byte) time.Time {
 
 // propose begins a method with its challenge.
 func (a *eapAuthenticator) propose(now time.Time, m AuthMethod) {
-	challenge, err := randomOctets(a.random, ownChallengeSize)
+	challenge, err := randomOctets(a.c.Random, ownChallengeSize)
 	if err != nil {
 		a.fail(now, err)
 		return
@@ -425,7 +425,7 @@ func (a *eapAuthenticator) propose(now time.Time, m AuthMethod) {
 func (a *eapAuthenticator) nak(now time.Time, wanted []byte) {
 	for _, kind := range wanted {
 		m := eapMethod(kind)
-		if m != AuthNone && slices.Contains(a.allowed, m) && !slices.Contains(a.tried, m) {
+		if m != AuthNone && slices.Contains(a.c.Auth, m) && !slices.Contains(a.tried, m) {
 			a.propose(now, m)
 			return
 		}
@@ -463,7 +463,7 @@ func (a *eapAuthenticator) response(now time.Time, data []byte) {
 	case granted:
 		a.request(now, eapGranted, eapMSCHAPv2, appendAuthPacket(nil, chapSuccess, a.mschapID, []byte(successText(proof))))
 	default:
-		text, err := algorithm.failure(a.random)
+		text, err := algorithm.failure(a.c.Random)
 		if err != nil {
 			a.fail(now, err)
 			return
