@@ -1,0 +1,85 @@
+package ppp
+
+import "time"
+
+// compressedHeader is the length in bytes of what a compressed packet has in front: flags and coherency count
+// (RFC 2118 section 4.1, RFC 3078 section 3.1).
+const compressedHeader = 2
+
+// A compressor turns packets into the information of 00FD frames. It is called with the session's tx lock held, in the
+// order in which the frames leave.
+type compressor interface {
+	// compress is given a protocol field and a packet, buf[offset:], and returns buf, perhaps shorter, in which
+	// [offset-compressedHeader:] is the information of the 00FD frame. It never grows the packet and never allocates.
+	compress(buf []byte, offset int) []byte
+	// reset answers a Reset-Request (RFC 1962 section 3).
+	reset()
+}
+
+// A decompressor is the opposite of a compressor. Loop goroutine only.
+type decompressor interface {
+	// decompress is given the information of a 00FD frame and returns protocol field and packet, which stay valid
+	// until the batch has been handed up. ok is false for what must be dropped; wantReset, for what needs a
+	// Reset-Request to go on.
+	decompress(information []byte) (datagram []byte, ok, wantReset bool)
+	// reset takes a Reset-Ack (RFC 1962 section 3).
+	reset()
+}
+
+// A ccp is the Compression Control Protocol (RFC 1962). It waits for the peer to begin, since we have no method of our
+// own to propose, and rejects all that it does not know. It may then open with no compression at all.
+// Loop goroutine only.
+type ccp struct {
+	automaton
+	session *Session
+
+	// What up hands to the data path; nil: packets go as they are.
+	compressor   compressor
+	decompressor decompressor
+	resetID      uint8 // of our last Reset-Request
+}
+
+func (c *ccp) appendRequest(dst []byte) []byte { return dst }
+
+func (c *ccp) beginRequest() {}
+
+func (c *ccp) judge(option) (verdict, []byte) { return reject, nil }
+
+func (c *ccp) appendMissing(dst []byte) []byte { return dst }
+
+func (c *ccp) naked(time.Time, option) {}
+
+func (c *ccp) rejected(time.Time, option) {}
+
+// receiveCode handles Reset-Request and Reset-Ack, which mean nothing unless CCP is open (RFC 1962 section 3).
+func (c *ccp) receiveCode(_ time.Time, p controlPacket) bool {
+	switch p.code {
+	case codeResetRequest:
+		if c.state == stateOpened {
+			c.session.tx.resetCompressor()
+			c.sendPacket(controlPacket{code: codeResetAck, id: p.id})
+		}
+	case codeResetAck:
+		if c.state == stateOpened && c.decompressor != nil && p.id == c.resetID {
+			c.decompressor.reset()
+		}
+	default:
+		return false
+	}
+	return true
+}
+
+// requestReset asks the peer to begin its history anew.
+func (c *ccp) requestReset() {
+	c.resetID++
+	c.sendPacket(controlPacket{code: codeResetRequest, id: c.resetID})
+}
+
+func (c *ccp) up(time.Time) {
+	c.log.Debug("CCP is open", "compressed", c.compressor != nil)
+	c.session.setCompression(c.compressor, c.decompressor)
+}
+
+func (c *ccp) down(time.Time) { c.session.setCompression(nil, nil) }
+
+func (c *ccp) finished(time.Time) {}

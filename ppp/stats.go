@@ -1,0 +1,36 @@
+package ppp
+
+import "sync/atomic"
+
+// Stats counts what went over a link since New. Bytes are those of the frames, headers included.
+type Stats struct {
+	FramesIn, BytesIn   uint64
+	FramesOut, BytesOut uint64
+
+	Malformed   uint64 // frames in: no valid protocol field, control packet or compressed packet
+	NotOpen     uint64 // IP packets in, whose network protocol was not open
+	NotOpenOut  uint64 // IP packets out, whose network protocol was not open, and packets of no IP version
+	OutOfPhase  uint64 // control packets in, that came too early or too late
+	Unsupported uint64 // frames in, of protocols that we do not speak
+	TooLong     uint64 // packets out, empty or longer than the MTU
+	LinkErrors  uint64 // control packets out, that the carrier did not take
+}
+
+// counters are the same for concurrent use.
+type counters struct {
+	framesIn, bytesIn, framesOut, bytesOut             atomic.Uint64
+	malformed, notOpen, notOpenOut, outOfPhase, tooLong atomic.Uint64
+	unsupported, linkErrors                            atomic.Uint64
+}
+
+// Stats returns the counters; any goroutine may ask.
+func (s *Session) Stats() Stats {
+	c := &s.counters
+	return Stats{
+		FramesIn: c.framesIn.Load(), BytesIn: c.bytesIn.Load(),
+		FramesOut: c.framesOut.Load(), BytesOut: c.bytesOut.Load(),
+		Malformed: c.malformed.Load(), NotOpen: c.notOpen.Load(), NotOpenOut: c.notOpenOut.Load(),
+		OutOfPhase: c.outOfPhase.Load(), Unsupported: c.unsupported.Load(),
+		TooLong: c.tooLong.Load(), LinkErrors: c.linkErrors.Load(),
+	}
+}

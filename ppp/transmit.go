@@ -1,0 +1,142 @@
+package ppp
+
+import "sync"
+
+// compressedProtocol is the length in bytes of the protocol field inside a compressed packet.
+const compressedProtocol = 2
+
+// A transmitter is the outbound half of the data path. Any goroutine may use it: mu keeps the order of what is
+// compressed, encrypted and numbered. It is never held while anything is delivered inbound.
+type transmitter struct {
+	link     FrameWriter
+	counters *counters
+
+	mu         sync.Mutex
+	ipv4, ipv6 bool // the network protocol is open
+	bare       bool // the peer takes frames without address and control (ACFC, RFC 1661 section 6.6)
+	mtu        int  // largest packet in bytes
+	ended      bool // the link is gone
+	compressor compressor
+	frames     [][]byte // the batch that is being built
+}
+
+// writePackets puts a frame header in front of each packet and hands the batch to the carrier.
+func (t *transmitter) writePackets(packets [][]byte, offset int) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended {
+		return ErrClosed
+	}
+	start := offset // of the frames
+	for _, packet := range packets {
+		protocol, ok := t.admit(packet[offset:])
+		if !ok {
+			continue
+		}
+		var frame []byte
+		frame, start = t.encapsulate(packet, offset, protocol)
+		t.frames = append(t.frames, frame)
+	}
+	return t.flush(start)
+}
+
+// admit names the protocol of a packet that may be sent now.
+func (t *transmitter) admit(packet []byte) (protocol uint16, ok bool) {
+	if len(packet) == 0 || len(packet) > t.mtu {
+		t.counters.tooLong.Add(1)
+		return 0, false
+	}
+	switch packet[0] >> 4 {
+	case 4:
+		protocol, ok = protocolIPv4, t.ipv4
+	case 6:
+		protocol, ok = protocolIPv6, t.ipv6
+	}
+	if !ok {
+		t.counters.notOpenOut.Add(1)
+	}
+	return protocol, ok
+}
+
+// encapsulate writes the frame header into the headroom: frame[start:] is the frame. All frames of a batch start at the
+// same place.
+func (t *transmitter) encapsulate(packet []byte, offset int, protocol uint16) (frame []byte, start int) {
+	if t.compressor != nil {
+		offset -= compressedProtocol
+		packet[offset], packet[offset+1] = byte(protocol>>8), byte(protocol)
+		packet = t.compressor.compress(packet, offset)
+		offset -= compressedHeader
+		protocol = protocolCompressed
+	}
+	offset -= 2
+	packet[offset], packet[offset+1] = byte(protocol>>8), byte(protocol)
+	if !t.bare {
+		offset -= 2
+		packet[offset], packet[offset+1] = addressAllStations, controlUI
+	}
+	return packet, offset
+}
+
+// flush hands the batch to the carrier and forgets it.
+func (t *transmitter) flush(start int) error {
+	if len(t.frames) == 0 {
+		return nil
+	}
+	var bytes uint64
+	for _, frame := range t.frames {
+		bytes += uint64(len(frame) - start)
+	}
+	t.counters.framesOut.Add(uint64(len(t.frames)))
+	t.counters.bytesOut.Add(bytes)
+	err := t.link.WriteFrames(t.frames, start)
+	clear(t.frames)
+	t.frames = t.frames[:0]
+	return err
+}
+
+// writeControl sends one control packet with a full header, since the peer may be in any phase (RFC 1661 sections 6.5
+// and 6.6). What becomes of the carrier, the carrier tells by LinkDown.
+func (t *transmitter) writeControl(protocol uint16, packet []byte) {
+	headroom, tailroom := t.link.Headroom(), t.link.Tailroom()
+	buf := make([]byte, headroom, headroom+frameHeader+len(packet)+tailroom)
+	buf = appendFrame(buf, protocol, packet)
+
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended || len(buf)-headroom > t.link.MTU() {
+		t.counters.tooLong.Add(1)
+		return
+	}
+	t.frames = append(t.frames, buf)
+	if err := t.flush(headroom); err != nil {
+		t.counters.linkErrors.Add(1)
+	}
+}
+
+// open sets what may be sent.
+func (t *transmitter) open(ipv4, ipv6, bare bool, mtu int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ipv4, t.ipv6, t.bare, t.mtu = ipv4, ipv6, bare, mtu
+}
+
+// end lets nothing out any more.
+func (t *transmitter) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ended, t.compressor = true, nil
+}
+
+func (t *transmitter) setCompressor(c compressor) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.compressor = c
+}
+
+func (t *transmitter) resetCompressor() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.compressor != nil {
+		t.compressor.reset()
+	}
+}
