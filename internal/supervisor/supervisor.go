@@ -114,7 +114,7 @@ func (t *Tunnel) run(ctx context.Context) error {
 			return nil
 		}
 		failures++
-		if hopeless(err) && !everUp || failures == t.config.Attempts {
+		if vpnclient.Judge(err) == vpnclient.Refused && !everUp || failures == t.config.Attempts {
 			return fmt.Errorf("tunnel %q: %w", t.config.Name, err)
 		}
 		wait := pause.NextBackOff()
@@ -161,13 +161,6 @@ func (t *Tunnel) set(change func()) {
 	change()
 	close(t.changed)
 	t.changed = make(chan struct{})
-}
-
-// hopeless reports whether to dial again would only do harm: too many refused
-// logins lock an account.
-func hopeless(err error) bool {
-	var verdict interface{ Refused() bool }
-	return errors.As(err, &verdict) && verdict.Refused()
 }
 
 // Describe gives what a log line must say of a failure: its stage, its cause

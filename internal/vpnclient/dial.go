@@ -83,18 +83,11 @@ func Dial(ctx context.Context, c Config) (*Conn, error) {
 		if err == nil {
 			return conn, nil
 		}
-		if ctx.Err() != nil || refusedLogin(err) {
-			break
+		if ctx.Err() != nil || Judge(err) == Refused {
+			break // to ask again at another address could lock the account
 		}
 	}
 	return nil, err
-}
-
-// refusedLogin reports whether the server answered and said no: to ask it
-// again at another address could lock the account.
-func refusedLogin(err error) bool {
-	var staged interface{ Stage() string }
-	return errors.As(err, &staged) && staged.Stage() == "auth"
 }
 
 func resolve(ctx context.Context, c Config) ([]netip.Addr, error) {

@@ -128,14 +128,14 @@ func (s *Server) startNetwork() error {
 	if config.MTU == 0 {
 		config.MTU = privateMTU
 	}
+	if len(s.config.Out) > 0 {
+		config.Forward = s.letOut
+	}
 	network, err := stack.New(config, s.router)
 	if err != nil {
 		return fmt.Errorf("vpnserver: private network: %w", err)
 	}
 	s.network = network
-	if len(s.config.Out) > 0 {
-		s.letOut()
-	}
 	s.intranet, err = newIntranet(network, s.config.Private, s.config.Log)
 	return err
 }

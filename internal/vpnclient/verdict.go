@@ -1,0 +1,89 @@
+package vpnclient
+
+import (
+	"errors"
+
+	"gateway/ppp"
+	"gateway/tunnel/l2tp"
+)
+
+// A Verdict is the kind of a failure: what a program does about it.
+type Verdict uint8
+
+const (
+	Failed      Verdict = iota // none of the kinds below
+	Unreachable                // the server's name, host or port cannot be reached, or nobody answers there
+	Disagreed                  // the two ends could not agree on a protocol's settings
+	Refused                    // the login or the tunnel secret is wrong, or no common method is allowed: trying again does harm
+	PeerClosed                 // the server ended the connection
+	LinkLost                   // a connection that was up has gone silent
+)
+
+// Judge finds the kind of a failure of Dial or of a Conn.
+func Judge(err error) Verdict {
+	var (
+		own         *Error
+		tunnelPeer  *l2tp.PeerError
+		tunnelLocal *l2tp.LocalError
+		authPeer    *ppp.AuthError
+		authLocal   *ppp.AuthLocalError
+		closed      *ppp.PeerClosedError
+		silent      *ppp.EchoTimeoutError
+		looped      *ppp.LoopbackError
+		negotiation *ppp.NegotiationError
+	)
+	switch {
+	case errors.As(err, &authPeer):
+		return Refused
+	case errors.As(err, &authLocal):
+		if authLocal.Reason == ppp.AuthNoAnswer {
+			return Disagreed
+		}
+		return Refused
+	case errors.As(err, &closed):
+		if closed.During == "auth" {
+			return Refused
+		}
+		return PeerClosed
+	case errors.As(err, &silent):
+		return LinkLost
+	case errors.As(err, &looped), errors.As(err, &negotiation):
+		return Disagreed
+	case errors.As(err, &tunnelPeer):
+		return judgeTunnelPeer(tunnelPeer)
+	case errors.As(err, &tunnelLocal):
+		return judgeTunnelLocal(tunnelLocal)
+	case errors.As(err, &own):
+		return Unreachable
+	}
+	return Failed
+}
+
+// notAuthorised is the StopCCN result of a peer that does not admit us (RFC
+// 2661 section 4.4.2).
+const notAuthorised = 4
+
+func judgeTunnelPeer(e *l2tp.PeerError) Verdict {
+	switch {
+	case !e.Session && e.ResultCode == notAuthorised:
+		return Refused
+	case e.WasUp:
+		return PeerClosed
+	}
+	return Disagreed
+}
+
+func judgeTunnelLocal(e *l2tp.LocalError) Verdict {
+	switch e.Kind {
+	case l2tp.WrongSecret, l2tp.NoSecret:
+		return Refused
+	case l2tp.NoAnswer:
+		if e.WasUp {
+			return LinkLost
+		}
+		return Unreachable
+	case l2tp.TimedOut, l2tp.Unreachable:
+		return Unreachable
+	}
+	return Disagreed
+}
