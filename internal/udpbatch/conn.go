@@ -77,7 +77,7 @@ type Stats struct {
 	PeerErrors                                     uint64 // ICMP errors taken from the kernel
 
 	SendCalls, SentDatagrams, SentBytes uint64
-	SendWaits                           uint64 // calls of WriteDatagrams that found the send buffer full
+	SendWaits                           uint64 // calls of WriteDatagrams that found the send buffer full (Linux only)
 	SendDrops                           uint64 // datagrams that WriteDatagrams gave up
 }
 
@@ -174,7 +174,7 @@ func listenAddress(local netip.AddrPort) string {
 }
 
 // Read waits for datagrams and returns all that are there, up to one batch: consecutive ones of one source share a Message.
-// It fails with os.ErrDeadlineExceeded, with net.ErrClosed, with a *PeerError (read on), or with an error of the socket.
+// It fails with os.ErrDeadlineExceeded, with net.ErrClosed, with a *PeerError (Linux only; read on), or with an error of the socket.
 // A deadline in the past fails even when datagrams wait.
 func (c *Conn) Read() ([]Message, error) {
 	messages, err := c.engine.read()
@@ -184,12 +184,12 @@ func (c *Conn) Read() ([]Message, error) {
 	return messages, nil
 }
 
-// readError strips the wrapping of the two expected endings, so that they cost a comparison.
+// readError strips the wrapping of the two expected endings, so that a caller can tell them by comparing.
 func readError(err error) error {
-	var peer *PeerError
-	switch {
-	case errors.As(err, &peer):
+	if peer, ok := err.(*PeerError); ok {
 		return peer
+	}
+	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return os.ErrDeadlineExceeded
 	case errors.Is(err, net.ErrClosed):
@@ -261,7 +261,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	return nil
 }
 
-// Close ends a Read under way and makes everything else fail with net.ErrClosed.
+// Close ends a Read under way and makes everything else fail with net.ErrClosed. It waits for writers that wait for the send buffer.
 func (c *Conn) Close() error {
 	if err := c.socket.Close(); err != nil {
 		return readError(err)

@@ -13,12 +13,6 @@ import (
 
 const (
 	receiveMessages = 32 // of one recvmmsg
-
-	// Each buffer holds the largest message there is, joined or not, so nothing is ever cut short; memory that no message reaches is
-	// never touched and costs no RAM. The buffers do not lie exactly 64 KiB apart, or their beginnings, which is all that single datagrams
-	// use, would compete for the same few lines of the processor's caches.
-	bufferStride = maxBufferSize + 1<<10
-
 	peerErrorsKept = 16 // ICMP errors that wait to be told; more are the same news
 )
 
@@ -29,7 +23,9 @@ type receiver struct {
 	vectors  [receiveMessages]unix.Iovec
 	names    [receiveMessages]sockaddr
 	controls [receiveMessages][8]uint64 // words, for their alignment
-	buffers  []byte
+	// Each buffer holds the largest message there is, joined or not, so that nothing is ever cut short with GRO or without.
+	// The 2 MiB are address space: the pages that no message reaches take no memory.
+	buffers [][maxBufferSize]byte
 
 	moderation moderation
 	rest       *unix.Timespec
@@ -58,14 +54,14 @@ func (r *receiver) init(b *batched, c Config) {
 	r.pollFunc = r.poll
 	r.moderation.disabled = c.DisablePause || !b.batch
 	r.rest = new(unix.Timespec)
-	r.buffers = make([]byte, receiveMessages*bufferStride)
+	r.buffers = make([][maxBufferSize]byte, receiveMessages)
 	r.datagrams = make([][]byte, 0, receiveMessages*maxSegments)
 	r.messages = make([]Message, 0, receiveMessages)
 	r.starts = make([]int, 0, receiveMessages)
 	for i := range r.headers {
 		h := &r.headers[i].header
 		h.Name = (*byte)(unsafe.Pointer(&r.names[i]))
-		r.vectors[i].Base = &r.buffers[i*bufferStride]
+		r.vectors[i].Base = &r.buffers[i][0]
 		r.vectors[i].SetLen(maxBufferSize)
 		h.Iov = &r.vectors[i]
 		h.SetIovlen(1)
@@ -184,7 +180,7 @@ func (r *receiver) take(count int) []Message {
 		if m.header.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 || length > maxBufferSize {
 			r.counters.receiveTruncated.Add(1)
 		} else {
-			r.add(r.source(i), r.buffers[i*bufferStride:][:length], size)
+			r.add(r.source(i), r.buffers[i][:length], size)
 		}
 		r.rearm(&m.header)
 	}
