@@ -42,10 +42,6 @@ func (p *Problem) Error() string {
 	return b.String()
 }
 
-// Stage and Advice are what every error that ends a run can say.
-func (p *Problem) Stage() string  { return "config" }
-func (p *Problem) Advice() string { return p.Hint }
-
 // Problems returns every Problem joined in an error of [Load] or [Config.Validate], in the order of the file.
 func Problems(err error) []*Problem {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {

@@ -194,7 +194,7 @@ func (v *checker) server(path string, t *Tunnel) {
 	switch {
 	case server == "":
 		v.fail(path, "server is missing", "the host name or IP address of the VPN server")
-	case err == nil && (isDomainName(host) || strings.Contains(host, ":") || net.ParseIP(host) != nil):
+	case err == nil && (isDomainName(host) || net.ParseIP(host) != nil) && !strings.Contains(port, "/"):
 		v.fail(path, "must be a host without a port", fmt.Sprintf("write server = %q, and port = %s in [tunnel.l2tp]", shortened(host), shortened(port)))
 	case !isDomainName(server):
 		v.fail(path, fmt.Sprintf("%q is not a host name or an IP address", shortened(t.Server)), "")

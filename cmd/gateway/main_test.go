@@ -1,0 +1,120 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gateway/internal/config"
+)
+
+const minimal = "[[tunnel]]\nserver = 'vpn.example.com'\nusername = 'alice'\npassword = 'hunter2'\n"
+
+func TestCommandLine(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	good, bad := file("good.toml", minimal), file("bad.toml", minimal+"pasword = 'hunter2'\nl2tp.port = 0\n")
+	pap := file("pap.toml", minimal+"ppp.auth = ['pap']\n")
+	tunnel := []string{"GATEWAY_TUNNEL_SERVER=a", "GATEWAY_TUNNEL_USERNAME=b", "GATEWAY_TUNNEL_PASSWORD=c", "GATEWAY_CONFIG=" + file("empty.toml", "")}
+
+	for _, test := range []struct {
+		name           string
+		args           string
+		env            []string
+		code           exitCode
+		stdout, stderr string // parts
+	}{
+		{"no arguments show the help", "", nil, exitOK, "Available Commands", ""},
+		{"version", "version", nil, exitOK, "gateway ", ""},
+		{"good file", "check -c " + good, nil, exitOK, good + ": ok\n", ""},
+		{"bad file: all of it", "check -c " + bad, nil, exitConfig, "", bad + ":5:1: tunnel.pasword: unknown key (did you mean \"password\"?)\n" +
+			bad + ":6:1: tunnel.l2tp.port: 0 is out of range; allowed: 1 to 65535\n"},
+		{"warning", "check -c " + pap, nil, exitOK, pap + ": ok\n", pap + ":5:1: tunnel.ppp.auth: "},
+		{"missing file", "check -c " + dir + "/none", nil, exitConfig, "", dir + "/none: no such file or directory\n"},
+		{"file named by the environment", "check", []string{"GATEWAY_CONFIG=" + good}, exitOK, good + ": ok\n", ""},
+		{"flag wins over the environment", "check -c " + good, []string{"GATEWAY_CONFIG=" + bad}, exitOK, good + ": ok\n", ""},
+		{"tunnel by environment", "check", tunnel, exitOK, ": ok\n", ""},
+		{"flag of its own", "check --socks5 nonsense -c " + good, nil, exitConfig, "", `proxy.socks5: "nonsense" is not an IP address`},
+		{"any key by flag", "check --set tunnel.ppp.mru=9 -c " + good, nil, exitConfig, "", "tunnel.ppp.mru: 9 is out of range"},
+		{"secret by flag", "check --set tunnel.password=hunter2 -c " + good, nil, exitConfig, "", "tunnel.password: a secret does not belong on the command line"},
+		{"flag without value", "check --set tunnel.ppp.mru -c " + good, nil, exitConfig, "", "want KEY=VALUE"},
+		{"unknown flag", "check --bogus", nil, exitConfig, "", "unknown flag: --bogus"},
+		{"unknown command", "chekc", nil, exitConfig, "", `unknown command "chekc"`},
+		{"too many arguments", "check " + good, nil, exitConfig, "", "see gateway --help"},
+		{"list of variables", "help environment", nil, exitOK, "GATEWAY_TUNNEL_L2TP_HELLO_INTERVAL", ""},
+		{"list of exit codes", "help exit-codes", nil, exitOK, "6  the server refuses the login", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var stdout, stderr strings.Builder
+			code := execute(strings.Fields(test.args), test.env, &stdout, &stderr)
+			if code != test.code {
+				t.Errorf("exit code %d, want %d", code, test.code)
+			}
+			if !strings.Contains(stdout.String(), test.stdout) || !strings.Contains(stderr.String(), test.stderr) {
+				t.Errorf("stdout %q\nstderr %q", stdout.String(), stderr.String())
+			}
+			if strings.Contains(stdout.String()+stderr.String(), "hunter2") {
+				t.Error("the output shows a secret")
+			}
+		})
+	}
+}
+
+type stagedError string
+
+func (e stagedError) Error() string  { return "test: failed" }
+func (e stagedError) Stage() string  { return string(e) }
+func (e stagedError) Advice() string { return "try again" }
+
+func TestExitCodes(t *testing.T) {
+	_, misconfigured := config.Load(config.Sources{})
+	for name, test := range map[string]struct {
+		err  error
+		want exitCode
+	}{
+		"none":              {nil, exitOK},
+		"anything":          {errors.New("x"), exitOther},
+		"configuration":     {misconfigured, exitConfig},
+		"command line":      {&usageError{errors.New("x")}, exitConfig},
+		"not permitted":     {&fs.PathError{Err: fs.ErrPermission}, exitPrivilege},
+		"given by command":  {fmt.Errorf("run: %w", &exitError{exitLinkLost, stagedError("lcp")}), exitLinkLost},
+		"name unknown":      {stagedError("resolve"), exitUnreachable},
+		"login refused":     {fmt.Errorf("run: %w", stagedError("auth")), exitAuthentication},
+		"no common ground":  {stagedError("lcp"), exitNegotiation},
+		"listener":          {stagedError("proxy"), exitListener},
+		"stage of no table": {stagedError("dns"), exitOther},
+	} {
+		if got := codeOf(test.err); got != test.want {
+			t.Errorf("%s: exit code %d, want %d", name, got, test.want)
+		}
+	}
+}
+
+func TestReportGivesTheAdvice(t *testing.T) {
+	var b strings.Builder
+	report(&b, fmt.Errorf("run: %w", stagedError("lcp")))
+	if want := "gateway: run: test: failed\n  try again\n"; b.String() != want {
+		t.Errorf("got %q, want %q", b.String(), want)
+	}
+}
+
+func TestEveryExitCodeIsExplained(t *testing.T) {
+	if len(exitCodeTexts) != exitListener+1 {
+		t.Errorf("%d texts for %d codes", len(exitCodeTexts), exitListener+1)
+	}
+	for code, text := range exitCodeTexts {
+		if text == "" {
+			t.Errorf("exit code %d is not explained", code)
+		}
+	}
+}
