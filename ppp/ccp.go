@@ -1,6 +1,14 @@
 package ppp
 
-import "time"
+import (
+	"errors"
+	"time"
+)
+
+var (
+	errNotCompressing = errors.New("ppp: compressed packet, but CCP agreed upon no compression")
+	errUndecodable    = errors.New("ppp: compressed packet cannot be decoded")
+)
 
 // compressedHeader is the length in bytes of what a compressed packet has in front: flags and coherency count
 // (RFC 2118 section 4.1, RFC 3078 section 3.1).

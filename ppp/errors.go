@@ -16,9 +16,19 @@ type NegotiationError struct {
 	Cause    string // in words
 	Timeout  bool   // the peer did not answer at all
 	Hint     string // advice for the user; may be empty
+	Err      error  // what lies behind it; may be nil
 }
 
-func (e *NegotiationError) Error() string { return "ppp: " + e.Protocol + ": " + e.Cause }
+func (e *NegotiationError) Error() string {
+	s := "ppp: " + e.Protocol + ": " + e.Cause
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap returns Err.
+func (e *NegotiationError) Unwrap() error { return e.Err }
 
 // Stage names the part of the connection that failed.
 func (e *NegotiationError) Stage() string { return e.Protocol }

@@ -62,8 +62,11 @@ type automaton struct {
 	naksIn   int    // Naks and Rejects since the layer was last up
 	naksOut  int    // Naks sent since our last Ack (Max-Failure)
 
-	ended uint8 // identifier of our last Terminate-Request
-	reply []byte
+	rejectedByPeer   bool // by a Protocol-Reject, since the lower layer came up
+	terminatedByPeer bool // by a Terminate-Request
+
+	ended uint8  // identifier of our last Terminate-Request
+	reply []byte // answer to the packet that is being handled, from its code octet on
 
 	acked   []byte    // the peer's last Configure-Request that we acknowledged, from its code octet on
 	ackedAt time.Time // when it first arrived
@@ -132,6 +135,7 @@ func (a *automaton) lowerDown(now time.Time) { a.event(now, eventDown, controlPa
 // lowerUp starts a new negotiation.
 func (a *automaton) lowerUp(now time.Time) {
 	a.naksIn, a.naksOut = 0, 0
+	a.rejectedByPeer, a.terminatedByPeer = false, false
 	a.acked = nil
 	a.event(now, eventUp, controlPacket{})
 }
@@ -170,6 +174,7 @@ func (a *automaton) receive(now time.Time, packet []byte) (ok bool) {
 	case codeConfigureNak, codeConfigureReject:
 		return a.receiveNak(now, p)
 	case codeTerminateRequest:
+		a.terminatedByPeer = true
 		a.event(now, eventTerminateRequest, p)
 	case codeTerminateAck:
 		a.event(now, eventTerminateAck, p)
@@ -315,6 +320,12 @@ func (a *automaton) receiveCodeReject(now time.Time, p controlPacket) {
 	a.event(now, e, p)
 }
 
+// protocolRejected: the peer does not speak the protocol at all (RFC 1661 section 5.7).
+func (a *automaton) protocolRejected(now time.Time, p controlPacket) {
+	a.rejectedByPeer = true
+	a.event(now, eventMajorReject, p)
+}
+
 // receiveUnknownCode answers with a Code-Reject (RFC 1661 section 5.6).
 func (a *automaton) receiveUnknownCode(now time.Time, p controlPacket) {
 	if !a.answers.allow(now, 2*a.timers.MaxConfigure, a.timers.Restart) {
@@ -322,6 +333,7 @@ func (a *automaton) receiveUnknownCode(now time.Time, p controlPacket) {
 	}
 	a.id++
 	rejected := appendControlPacket(nil, p)
+	rejected = rejected[:min(len(rejected), minMRU-packetHeader)] // fits whatever MRU the peer has
 	a.reply = appendControlPacket(a.reply[:0], controlPacket{codeCodeReject, a.id, rejected})
 	a.event(now, eventUnknownCode, p)
 }

@@ -70,6 +70,7 @@ func (l *lcp) reset() {
 		l.auth = l.session.config.Auth[0]
 	}
 	l.refusedAuth, l.authRefusals, l.loops = nil, 0, 0
+	l.beginRequest()
 }
 
 func (l *lcp) appendRequest(dst []byte) []byte {
@@ -136,7 +137,7 @@ func (l *lcp) judgeAuth(value []byte) (verdict, []byte) {
 	}
 	proto, nak, ok := acceptAuthOption(value, l.session.config.Auth, l.authRefusals)
 	if ok {
-		l.peerAuth = proto
+		l.peerAuth, l.refusedAuth = proto, nil
 		return accept, nil
 	}
 	l.authRefusals++

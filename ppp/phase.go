@@ -96,7 +96,7 @@ func (s *Session) startNetwork(now time.Time) {
 	if s.config.Role == Authenticator && s.config.Assign != nil {
 		assignment, err := s.config.Assign(s.login.username)
 		if err != nil {
-			s.terminate(now, &NegotiationError{Protocol: "ipcp", Cause: "no address for " + fmt.Sprintf("%q: %v", s.login.username, err)})
+			s.terminate(now, &NegotiationError{Protocol: "ipcp", Cause: fmt.Sprintf("no address for %q", s.login.username), Err: err})
 			return
 		}
 		s.ipcp.assignment = assignment
@@ -312,7 +312,7 @@ func (s *Session) rejectProtocol(now time.Time, protocol uint16, information []b
 	s.log.Debug("rejecting a protocol", "protocol", fmt.Sprintf("%04x", protocol))
 	s.rejectID++
 	data := append([]byte{byte(protocol >> 8), byte(protocol)}, information...)
-	data = data[:min(len(data), s.mtu()-packetHeader)] // RFC 1661 section 5.7: truncated to the peer's MRU
+	data = data[:min(len(data), max(s.mtu(), minMRU)-packetHeader)] // RFC 1661 section 5.7: truncated to the peer's MRU
 	s.lcp.sendPacket(controlPacket{codeProtocolReject, s.rejectID, data})
 }
 
@@ -321,7 +321,7 @@ func (s *Session) protocolRejected(now time.Time, protocol uint16, p controlPack
 	s.log.Debug("peer rejects a protocol", "protocol", fmt.Sprintf("%04x", protocol))
 	switch protocol {
 	case protocolLCP:
-		s.cause = &NegotiationError{Protocol: "lcp", Cause: "the peer rejects LCP itself"}
+		s.phase, s.cause = phaseTerminate, &NegotiationError{Protocol: "lcp", Cause: "the peer rejects LCP itself"}
 		s.lcp.event(now, eventMajorReject, p)
 	case protocolCCP:
 		s.ccp.protocolRejected(now, p)

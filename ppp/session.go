@@ -194,7 +194,9 @@ func (s *Session) WritePackets(packets [][]byte, offset int) error {
 }
 
 // Headroom is the number of bytes that WritePackets needs in front of each packet.
-func (s *Session) Headroom() int { return s.link.Headroom() + frameHeader + compressedHeader + compressedProtocol }
+func (s *Session) Headroom() int {
+	return s.link.Headroom() + frameHeader + compressedHeader + compressedProtocol
+}
 
 // Tailroom is the number of bytes of capacity that WritePackets needs behind each packet.
 func (s *Session) Tailroom() int { return s.link.Tailroom() }
@@ -227,6 +229,9 @@ func (s *Session) Close(now time.Time) (next time.Time) {
 // LinkDown tells that the carrier's session has died. Down follows at once, with err unless we were closing the link
 // for a reason of our own.
 func (s *Session) LinkDown(now time.Time, err error) {
+	if s.phase == phaseEstablish && (s.lcp.refusedAuth != nil || s.lcp.peerClosed != nil) {
+		err = s.lcp.failure() // a carrier often hangs up for what PPP knows better
+	}
 	s.finish(now, err)
 }
 

@@ -18,9 +18,9 @@ type Stats struct {
 
 // counters are the same for concurrent use.
 type counters struct {
-	framesIn, bytesIn, framesOut, bytesOut             atomic.Uint64
+	framesIn, bytesIn, framesOut, bytesOut              atomic.Uint64
 	malformed, notOpen, notOpenOut, outOfPhase, tooLong atomic.Uint64
-	unsupported, linkErrors                            atomic.Uint64
+	unsupported, linkErrors                             atomic.Uint64
 }
 
 // Stats returns the counters; any goroutine may ask.
