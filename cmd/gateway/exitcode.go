@@ -9,6 +9,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"gateway/internal/config"
+	"gateway/internal/gateway"
+	"gateway/internal/vpnclient"
 )
 
 // An exitCode tells a script why the program ended.
@@ -41,21 +43,13 @@ var exitCodeTexts = []string{
 	exitListener:       "an address for a proxy to listen on cannot be had",
 }
 
-// codeOfStage is what a failure in a stage means when nothing else is known of it.
-var codeOfStage = map[string]exitCode{
-	"resolve":      exitUnreachable,
-	"ike-phase1":   exitNegotiation,
-	"ike-phase2":   exitNegotiation,
-	"l2tp-tunnel":  exitNegotiation,
-	"l2tp-session": exitNegotiation,
-	"pptp-control": exitNegotiation,
-	"gre":          exitUnreachable,
-	"lcp":          exitNegotiation,
-	"auth":         exitAuthentication,
-	"ccp":          exitNegotiation,
-	"ipcp":         exitNegotiation,
-	"ipv6cp":       exitNegotiation,
-	"proxy":        exitListener,
+// codeOfVerdict is what the failure of a tunnel means to a script.
+var codeOfVerdict = map[vpnclient.Verdict]exitCode{
+	vpnclient.Unreachable: exitUnreachable,
+	vpnclient.Disagreed:   exitNegotiation,
+	vpnclient.Refused:     exitAuthentication,
+	vpnclient.PeerClosed:  exitPeerClosed,
+	vpnclient.LinkLost:    exitLinkLost,
 }
 
 // An exitError is an error of a command that knows its exit code.
@@ -67,12 +61,11 @@ type exitError struct {
 func (e *exitError) Error() string { return e.err.Error() }
 func (e *exitError) Unwrap() error { return e.err }
 
-// codeOf finds the exit code of an error: the code that a command gave it, else what its type says, else its stage.
+// codeOf finds the exit code of an error: the code that a command gave it, else what its type says.
 func codeOf(err error) exitCode {
 	var (
 		coded   *exitError
 		misused *usageError
-		staged  interface{ Stage() string }
 	)
 	switch {
 	case err == nil:
@@ -81,10 +74,10 @@ func codeOf(err error) exitCode {
 		return coded.code
 	case errors.As(err, &misused), len(config.Problems(err)) > 0:
 		return exitConfig
-	case errors.As(err, &staged):
-		if code, ok := codeOfStage[staged.Stage()]; ok {
-			return code
-		}
+	case errors.Is(err, gateway.ErrListen):
+		return exitListener
+	case vpnclient.Judge(err) != vpnclient.Failed:
+		return codeOfVerdict[vpnclient.Judge(err)]
 	case errors.Is(err, fs.ErrPermission):
 		return exitPrivilege
 	}

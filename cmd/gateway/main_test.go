@@ -10,6 +10,9 @@ import (
 	"testing"
 
 	"gateway/internal/config"
+	"gateway/internal/gateway"
+	"gateway/ppp"
+	"gateway/tunnel/l2tp"
 )
 
 const minimal = "[[tunnel]]\nserver = 'vpn.example.com'\nusername = 'alice'\npassword = 'hunter2'\n"
@@ -82,17 +85,21 @@ func TestExitCodes(t *testing.T) {
 		err  error
 		want exitCode
 	}{
-		"none":              {nil, exitOK},
-		"anything":          {errors.New("x"), exitOther},
-		"configuration":     {misconfigured, exitConfig},
-		"command line":      {&usageError{errors.New("x")}, exitConfig},
-		"not permitted":     {&fs.PathError{Err: fs.ErrPermission}, exitPrivilege},
-		"given by command":  {fmt.Errorf("run: %w", &exitError{exitLinkLost, stagedError("lcp")}), exitLinkLost},
-		"name unknown":      {stagedError("resolve"), exitUnreachable},
-		"login refused":     {fmt.Errorf("run: %w", stagedError("auth")), exitAuthentication},
-		"no common ground":  {stagedError("lcp"), exitNegotiation},
-		"listener":          {stagedError("proxy"), exitListener},
-		"stage of no table": {stagedError("dns"), exitOther},
+		"none":             {nil, exitOK},
+		"anything":         {errors.New("x"), exitOther},
+		"configuration":    {misconfigured, exitConfig},
+		"command line":     {&usageError{errors.New("x")}, exitConfig},
+		"not permitted":    {&fs.PathError{Err: fs.ErrPermission}, exitPrivilege},
+		"given by command": {fmt.Errorf("run: %w", &exitError{exitLinkLost, stagedError("lcp")}), exitLinkLost},
+		"no answer":        {fmt.Errorf("run: %w", &l2tp.LocalError{Kind: l2tp.NoAnswer}), exitUnreachable},
+		"fell silent":      {&l2tp.LocalError{Kind: l2tp.NoAnswer, WasUp: true}, exitLinkLost},
+		"echo unanswered":  {&ppp.EchoTimeoutError{}, exitLinkLost},
+		"wrong secret":     {&l2tp.LocalError{Kind: l2tp.WrongSecret}, exitAuthentication},
+		"login refused":    {fmt.Errorf("run: %w", &ppp.AuthError{Code: 691}), exitAuthentication},
+		"refused tunnel":   {&l2tp.PeerError{ResultCode: 2}, exitNegotiation},
+		"closed tunnel":    {&l2tp.PeerError{ResultCode: 6, WasUp: true}, exitPeerClosed},
+		"no common ground": {&ppp.NegotiationError{Protocol: "lcp"}, exitNegotiation},
+		"listener":         {fmt.Errorf("%w: x", gateway.ErrListen), exitListener},
 	} {
 		if got := codeOf(test.err); got != test.want {
 			t.Errorf("%s: exit code %d, want %d", name, got, test.want)

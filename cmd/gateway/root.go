@@ -18,7 +18,9 @@ the network behind it as SOCKS5 and HTTP proxies.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(
+		newRun(environ),
 		newCheck(environ),
+		newDemo(),
 		newVersion(),
 		newEnvironmentTopic(),
 		newExitCodesTopic(),

@@ -3,7 +3,6 @@ package vpnclient
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -31,7 +30,8 @@ type Conn struct {
 	refusals int        // ICMP errors while the server has not answered
 	params   ppp.Params // of the network that is up
 	reason   error      // why it was hung up; nil while it was not
-	leaveBy  time.Time  // when a connection that was hung up ends at the latest
+	leaveAt  time.Time  // when a connection that was hung up ends at the earliest
+	leaveBy  time.Time  // and at the latest
 
 	reached atomic.Int32 // how far the connection has come: a stage
 	network atomic.Pointer[stack.Stack]
@@ -129,9 +129,13 @@ func (c *Conn) Close(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// lingerTime bounds how long the end of a connection waits for the server to
-// acknowledge it, and for the server's last messages to be acknowledged.
-const lingerTime = 2 * time.Second
+// The end of a connection waits until our own last words are acknowledged, and
+// at least until the server's are (an acknowledgment may be delayed, RFC 2661
+// section 5.8).
+const (
+	lingerMin = 150 * time.Millisecond
+	lingerMax = 2 * time.Second
+)
 
 // hangUp closes the tunnel, if it is open, and lets the connection end when
 // nothing is left to acknowledge. The first reason counts.
@@ -140,7 +144,7 @@ func (c *Conn) hangUp(now time.Time, reason error) {
 		return
 	}
 	c.reason = reason
-	c.leaveBy = now.Add(lingerTime)
+	c.leaveAt, c.leaveBy = now.Add(lingerMin), now.Add(lingerMax)
 	c.engine.Endpoint().Close(now)
 }
 
@@ -160,7 +164,10 @@ func (c *Conn) leave(now, next time.Time) time.Time {
 	if c.reason == nil {
 		return next
 	}
-	if c.engine.Endpoint().Idle() || !now.Before(c.leaveBy) {
+	switch {
+	case now.Before(c.leaveAt):
+		return carrier.Earliest(next, c.leaveAt)
+	case c.engine.Endpoint().Idle(), !now.Before(c.leaveBy):
 		c.end(c.reason)
 	}
 	return carrier.Earliest(next, c.leaveBy)
@@ -177,12 +184,11 @@ const refusalsBelieved = 2
 
 func (c *Conn) peerError(now time.Time, err *udpbatch.PeerError) {
 	c.config.Log.Debug("network error", "server", c.server.String(), "cause", err.Err)
-	if c.reached.Load() != stageTunnel || err.Addr.Addr() != c.server.Addr() {
+	if err.Addr != c.server {
 		return
 	}
 	if c.refusals++; c.refusals >= refusalsBelieved {
-		c.end(&Error{"l2tp-tunnel",
-			fmt.Sprintf("nothing listens on UDP port %d there, or a firewall rejects it; is the server's L2TP service running?", c.server.Port()), err})
+		c.engine.Endpoint().Unreachable(now, c.server, err.Err)
 	}
 }
 

@@ -218,6 +218,7 @@ const (
 // A LocalError is our own verdict on a tunnel or session.
 type LocalError struct {
 	Session bool // it concerns one session
+	WasUp   bool // the tunnel had been up
 	Kind    Kind
 	Detail  string // what exactly, in words
 	Err     error  // the cause, if another layer had one

@@ -544,7 +544,7 @@ func (t *Tunnel) advance(now time.Time) {
 func (t *Tunnel) giveUp(now time.Time) {
 	err := &LocalError{Kind: NoAnswer, Detail: fmt.Sprintf("no answer from %v", t.peer)}
 	if t.state == tunnelEstablished {
-		err.Detail = fmt.Sprintf("%v answers no more", t.peer)
+		err.WasUp, err.Detail = true, fmt.Sprintf("%v answers no more", t.peer)
 	}
 	if t.writeErr != nil {
 		err.Kind, err.Err = Unreachable, t.writeErr

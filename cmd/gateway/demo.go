@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gateway/internal/config"
+	"gateway/internal/demo"
+	"gateway/internal/vpnserver"
+)
+
+func newDemo() *cobra.Command {
+	var once, verbose bool
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Show the whole way in one process: VPN server, client and proxies",
+		Long: `Start the in-process VPN server and a gateway that dials it, fetch the private page through both proxies,
+say each step, and stay up for you to try. It needs no privilege and no configuration.`,
+		Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := untilSignal(cmd.Context())
+			defer stop()
+			return demo.Run(ctx, demo.Options{Once: once, Out: cmd.OutOrStdout(), Log: demoLog(cmd, verbose)})
+		},
+	}
+	cmd.Flags().BoolVar(&once, "once", false, "end after the fetches: exit code 0 if all was right")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show the logs of both sides")
+	cmd.AddCommand(newDemoServer())
+	return cmd
+}
+
+func demoLog(cmd *cobra.Command, verbose bool) *slog.Logger {
+	level := config.LogLevel("warn")
+	if verbose {
+		level = "debug"
+	}
+	return newLog(cmd.ErrOrStderr(), config.Log{Level: level, Format: "text"})
+}
+
+func newDemoServer() *cobra.Command {
+	var (
+		listen, user, password, secret string
+		port                           uint16
+		out                            []string
+		verbose                        bool
+	)
+	cmd := &cobra.Command{
+		Use:   "server",
+		Short: "The in-process VPN server alone, for trials and benchmarks",
+		Long: `Start the in-process VPN server alone, print where it listens and how to log in, and serve until stopped.
+Its private network exists in this process only; --out lets clients reach other addresses too.`,
+		Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			host, err := netip.ParseAddr(listen)
+			if err != nil {
+				return &usageError{fmt.Errorf("--listen: %w", err)}
+			}
+			var prefixes []netip.Prefix
+			for _, o := range out {
+				p, err := netip.ParsePrefix(o)
+				if err != nil {
+					return &usageError{fmt.Errorf("--out: %w", err)}
+				}
+				prefixes = append(prefixes, p)
+			}
+			if password == "" {
+				password = rand.Text()
+			}
+			ctx, stop := untilSignal(cmd.Context())
+			defer stop()
+			c := vpnserver.Config{Listen: netip.AddrPortFrom(host, port), Users: map[string]string{user: password}, Out: prefixes,
+				Log: demoLog(cmd, verbose)}
+			c.L2TP.Secret = []byte(secret)
+			c.L2TP.Log, c.PPP.Log = c.Log, c.Log
+			server, err := vpnserver.Start(ctx, c)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "l2tp %v\nusername %s\npassword %s\nprivate http://%s/ %v\nfar-end %v\n", server.Addr(), user, password,
+				vpnserver.PrivateName, server.Private(), netip.AddrPortFrom(server.Private()[0], vpnserver.FarEndPort))
+			<-ctx.Done()
+			leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+			defer cancel()
+			server.Close(leave) // a client that does not answer is left
+			return nil
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&listen, "listen", "127.0.0.1", "address to listen on")
+	flags.Uint16Var(&port, "port", 1701, "UDP port to listen on; 0: any that is free")
+	flags.StringVar(&user, "username", "demo", "login of the client")
+	flags.StringVar(&password, "demo-password", "", "password of the client (default: a random one)")
+	flags.StringVar(&secret, "demo-secret", "", "tunnel secret (default: none)")
+	flags.StringSliceVar(&out, "out", nil, "prefixes that clients may reach outside the private network")
+	flags.BoolVarP(&verbose, "verbose", "v", false, "show the server's log")
+	return cmd
+}
