@@ -65,7 +65,7 @@ func (b *authBase) eapAlgorithm(m AuthMethod) chapAlgorithm {
 	if m == AuthEAPMSCHAPv2 {
 		return mschapv2{random: b.c.Random, fullName: b.c.HashFullName, eap: true}
 	}
-	return chapMD5{eap: true}
+	return chapMD5{}
 }
 
 // An eapPacket is one EAP packet. Success and Failure have neither kind nor data.
