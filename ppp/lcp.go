@@ -58,7 +58,7 @@ type lcp struct {
 	peerName     string // texts of Identification
 }
 
-// reset returns to the options of a new link: those that the peer rejected before may be asked again.
+// reset returns to our wishes for a new link: what the peer rejected before may be asked again.
 func (l *lcp) reset() {
 	l.mru = l.session.wantedMRU()
 	if l.mru == defaultMRU {
@@ -69,8 +69,6 @@ func (l *lcp) reset() {
 	if l.session.config.Role == Authenticator {
 		l.auth = l.session.config.Auth[0]
 	}
-	l.refusedAuth, l.authRefusals, l.loops = nil, 0, 0
-	l.beginRequest()
 }
 
 func (l *lcp) appendRequest(dst []byte) []byte {
@@ -272,12 +270,13 @@ func (l *lcp) receiveIdentification(data []byte) {
 }
 
 func (l *lcp) up(now time.Time) {
-	l.loops, l.peerClosed = 0, nil
+	l.loops, l.authRefusals, l.peerClosed = 0, 0, nil
 	l.echoMisses = 0
 	if l.session.config.EchoInterval > 0 {
 		l.echoDeadline = now.Add(l.session.config.EchoInterval)
 	}
 	l.session.linkEstablished(now)
+	l.refusedAuth = nil
 }
 
 func (l *lcp) down(now time.Time) {

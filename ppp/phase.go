@@ -22,6 +22,7 @@ func (s *Session) begin(now time.Time) {
 	s.phase, s.heard = phaseEstablish, now
 	s.deadline = now.Add(s.config.Timers.Establish)
 	s.lcp.reset()
+	s.lcp.beginRequest()
 	s.lcp.open(now)
 	s.lcp.lowerUp(now)
 }
