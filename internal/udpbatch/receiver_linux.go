@@ -13,7 +13,7 @@ import (
 
 const (
 	receiveMessages = 32 // of one recvmmsg
-	peerErrorsKept = 16 // ICMP errors that wait to be told; more are the same news
+	peerErrorsKept  = 16 // ICMP errors that wait to be told; more are the same news
 )
 
 // receiver is the reading half of batched. It belongs to the one goroutine that reads.
