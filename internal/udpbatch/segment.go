@@ -27,16 +27,16 @@ func run(datagrams [][]byte, offset, limit int) (count, size int) {
 	if size == 0 || size > limit {
 		return 1, size
 	}
-	most := min(maxSegments, maxPayload/size, len(datagrams))
-	for count = 1; count < most; count++ {
+	total := size
+	for count = 1; count < min(maxSegments, len(datagrams)); count++ {
 		next := len(datagrams[count]) - offset
-		if next == size {
-			continue
+		total += next
+		if next == 0 || next > size || total > maxPayload {
+			break
 		}
-		if 0 < next && next < size {
-			count++
+		if next < size {
+			return count + 1, size
 		}
-		break
 	}
 	return count, size
 }

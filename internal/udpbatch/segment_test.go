@@ -87,6 +87,8 @@ func TestRunHoldsWhatTheKernelCanSplitAgain(t *testing.T) {
 		"at most 64":            {repeat(65, 100), maxPayload, 64},
 		"64th may be short":     {append(repeat(63, 100), 1, 1), maxPayload, 64},
 		"at most 65507 bytes":   {repeat(60, 1400), maxPayload, 46},
+		"a tail that just fits": {append(repeat(46, 1400), 1107), maxPayload, 47},
+		"a tail that does not":  {append(repeat(46, 1400), 1108), maxPayload, 46},
 		"two halves":            {repeat(2, 32753), maxPayload, 2},
 		"two too large halves":  {repeat(2, 32754), maxPayload, 1},
 		"largest":               {repeat(2, 65507), maxPayload, 1},
