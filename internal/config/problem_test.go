@@ -48,6 +48,7 @@ func TestProblemsSayWhereAndWhat(t *testing.T) {
 		{"bad host name", minimal + "dns.hosts = { 'a b' = '10.0.0.1' }\n", nil, []string{`FILE:7:15: tunnel.dns.hosts.a b: "a b" is not a host name`}},
 		{"bad search domain", minimal + "dns.search = ['-x']\n", nil, []string{`FILE:7:1: tunnel.dns.search: "-x" is not a domain name`}},
 		{"hidden AVPs without a secret", minimal + "l2tp.hide_avps = true\n", nil, []string{`FILE:7:1: tunnel.l2tp.hide_avps: needs a secret`}},
+		{"hidden AVPs with an empty secret", minimal + "[tunnel.l2tp]\nhide_avps = true\nsecret = ''\n", nil, []string{`FILE:8:1: tunnel.l2tp.hide_avps: needs a secret`}},
 		{"pauses the wrong way round", minimal + "reconnect.initial = '5m'\n", nil, []string{`FILE:7:1: tunnel.reconnect.initial: 5m0s is more than max, 1m0s`}},
 		{"protocol of a later version", minimal + "protocol = 'pptp'\n", nil, []string{`FILE:7:1: tunnel.protocol: "pptp" is not yet supported in this version`}},
 		{"mistyped protocol", minimal + "protocol = 'l2pt'\n", nil, []string{`FILE:7:1: tunnel.protocol: "l2pt" is not one of l2tp, l2tp-ipsec, pptp (did you mean "l2tp"?)`}},

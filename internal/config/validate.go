@@ -149,7 +149,8 @@ func (v *checker) tunnel(path string, t *Tunnel, several bool) {
 		v.fail(below(path, "protocol"), fmt.Sprintf("%q is not yet supported in this version", t.Protocol), "")
 	}
 	v.auth(path, t)
-	if t.L2TP.HideAVPs && t.L2TP.Secret == "" && v.lacks(below(path, "l2tp.secret")) { // RFC 2661 section 4.3
+	unread := v.failed[below(path, "l2tp.secret")] || v.failed[below(path, "l2tp.secret_file")]
+	if t.L2TP.HideAVPs && t.L2TP.Secret == "" && !unread { // RFC 2661 section 4.3
 		v.fail(below(path, "l2tp.hide_avps"), "needs a secret to hide them with", "set secret or secret_file in [tunnel.l2tp]")
 	}
 	if a := t.PPP.Address; a.IsValid() && !a.Is4() {
