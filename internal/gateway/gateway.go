@@ -61,12 +61,18 @@ func New(c *config.Config, log *slog.Logger) (*Gateway, error) {
 }
 
 func (g *Gateway) open(c *config.Proxy) error {
-	if c.SOCKS5 != "" && c.SOCKS5 == c.HTTP {
+	if c.SOCKS5 != "" && c.SOCKS5 == c.HTTP && !anyPort(c.SOCKS5) {
 		return g.openOne("socks5+http", c.SOCKS5, c, g.proxy.ServeMixed)
 	}
 	return errors.Join(
 		g.openOne("socks5", c.SOCKS5, c, g.proxy.ServeSOCKS5),
 		g.openOne("http", c.HTTP, c, g.proxy.ServeHTTP))
+}
+
+// anyPort reports whether an address leaves the port to the system.
+func anyPort(address string) bool {
+	_, port, err := net.SplitHostPort(address)
+	return err == nil && port == "0"
 }
 
 func (g *Gateway) openOne(what, address string, c *config.Proxy, serve func(context.Context, net.Listener) error) error {
