@@ -233,3 +233,62 @@ func FuzzCHAPValue(f *testing.F) {
 		}
 	})
 }
+
+// RFC 1994 section 4.2: one verdict for one Response; what comes again, or otherwise, is nothing.
+func TestVerdictCountsOnce(t *testing.T) {
+	for _, m := range []AuthMethod{AuthCHAPMD5, AuthMSCHAP, AuthMSCHAPv2} {
+		peer, server := alice(), doorman()
+		w := newAuthWire(m, &peer, &server, noFault)
+		w.run(t)
+		success := w.log[len(w.log)-1]
+		w.peer.conversation.receive(w.now, bytes.Clone(success))
+		w.peer.conversation.receive(w.now, appendAuthPacket(nil, chapFailure, success[1], []byte("E=691")))
+		w.peer.conversation.receive(w.now, appendAuthPacket(nil, chapSuccess, success[1], []byte("S=none")))
+		if len(w.peer.results) != 1 || w.peer.err(t) != nil {
+			t.Errorf("%v: %d successes, %v", m, len(w.peer.results), w.peer.err(t))
+		}
+	}
+}
+
+// RFC 1994 section 4.2: "the authenticator MUST allow repeated Response packets" and answer with the same code.
+func TestAuthenticatorRepeatsItsVerdict(t *testing.T) {
+	for _, m := range []AuthMethod{AuthCHAPMD5, AuthMSCHAP, AuthMSCHAPv2} {
+		peer, server := alice(), doorman()
+		w := newAuthWire(m, &peer, &server, noFault)
+		w.run(t)
+		response, success := w.log[len(w.log)-2], w.log[len(w.log)-1]
+		for _, octet := range []int{0, 10, len(response) - 1} { // as it was; another value; another name
+			again := bytes.Clone(response)
+			if octet > 0 {
+				again[octet] ^= 1
+			}
+			w.server.conversation.receive(w.now, again)
+			if got := w.server.takeOne(t); !bytes.Equal(got, success) {
+				t.Errorf("%v: %q, then %q", m, success, got)
+			}
+		}
+		if len(w.server.results) != 1 || w.server.err(t) != nil {
+			t.Errorf("%v: %d successes, %v", m, len(w.server.results), w.server.err(t))
+		}
+	}
+}
+
+// RFC 1994 section 4.1: a Response belongs to the Challenge whose identifier it repeats.
+func TestResponseToAnotherChallengeIsDropped(t *testing.T) {
+	for _, m := range []AuthMethod{AuthCHAPMD5, AuthMSCHAP, AuthMSCHAPv2} {
+		server := doorman()
+		end := &authEnd{}
+		a := newAuthenticator(m, &server, end)
+		a.receive(authEpoch, appendAuthPacket(nil, chapResponse, 0, appendCHAPValue(nil, make([]byte, 49), "alice"))) // not started
+		a.start(authEpoch)
+		current := end.takeOne(t)[1]
+		for id := range 256 {
+			if byte(id) != current {
+				a.receive(authEpoch, appendAuthPacket(nil, chapResponse, byte(id), appendCHAPValue(nil, make([]byte, 49), "alice")))
+			}
+		}
+		if sent := end.take(); len(sent) > 0 || end.err(t) != nil {
+			t.Errorf("%v: sent %x, %v", m, sent, end.err(t))
+		}
+	}
+}

@@ -97,7 +97,7 @@ func TestRepeatedRequestGetsTheSameResponse(t *testing.T) {
 	if other := end.takeOne(t); other[4] != eapIdentity {
 		t.Errorf("answered %x", other)
 	}
-	request[1] = 9 // the same challenge under another identifier: the same proof
+	request[1] = 9 // the same challenge under another identifier of EAP: the same proof
 	p.receive(authEpoch, request)
 	other := end.takeOne(t)
 	if other[1] != 9 || !bytes.Equal(other[2:], first[2:]) {
@@ -251,7 +251,27 @@ func TestLateFailureIsDropped(t *testing.T) {
 	w := newAuthWire(AuthEAPMSCHAPv2, &peer, &server, noFault)
 	w.run(t)
 	w.peer.conversation.receive(w.now, appendEAP(nil, eapPacket{code: eapFailure, id: 1}))
+	w.peer.conversation.receive(w.now, eapRequestMSCHAPv2(1, chapFailure, []byte("E=691 R=0")))
 	w.loggedIn(t, AuthEAPMSCHAPv2)
+}
+
+// Everything the server said comes once more after the login: it stays one login.
+func TestReplayAfterTheLoginChangesNothing(t *testing.T) {
+	for _, m := range []AuthMethod{AuthEAPMD5, AuthEAPMSCHAPv2} {
+		peer, server := alice(), doorman()
+		peer.Auth = []AuthMethod{m}
+		w := newAuthWire(m, &peer, &server, noFault)
+		w.run(t)
+		for _, packet := range w.log {
+			w.peer.conversation.receive(w.now, bytes.Clone(packet))
+			w.peer.conversation.networkBegun(w.now)
+			w.server.conversation.receive(w.now, bytes.Clone(packet))
+		}
+		w.loggedIn(t, m)
+		if len(w.peer.results) != 1 || len(w.server.results) != 1 {
+			t.Errorf("%v: %d and %d successes", m, len(w.peer.results), len(w.server.results))
+		}
+	}
 }
 
 // RFC 3748 section 5.3.1: the authenticator proposes what the peer wants, if it allows it, and each method once.
@@ -396,4 +416,20 @@ func FuzzEAP(f *testing.F) {
 			}
 		}
 	})
+}
+
+// RFC 3748 section 5.4 with RFC 1994 section 4.1: the identifier is part of what is hashed.
+func TestMD5ChallengeUnderAnotherIdentifierIsAnsweredAnew(t *testing.T) {
+	c := alice()
+	c.Auth = []AuthMethod{AuthEAPMD5}
+	end := &authEnd{}
+	p := newAuthPeer(authProtoEAP, &c, end)
+	for id := range byte(3) {
+		challenge := []byte("challenge")
+		p.receive(authEpoch, appendEAP(nil, eapPacket{eapRequest, id, eapMD5, appendCHAPValue(nil, challenge, "")}))
+		want, _ := chapMD5{}.prove(id, challenge, "", c.Password)
+		if got := end.takeOne(t); !bytes.Equal(got[6:22], want.value) {
+			t.Errorf("identifier %d: %x, want %x", id, got[6:22], want.value)
+		}
+	}
 }

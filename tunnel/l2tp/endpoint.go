@@ -34,7 +34,7 @@ type Config struct {
 	HostName      string        // our Host Name AVP; "" means "gateway"
 	VendorName    string        // our Vendor Name AVP; "" sends none
 	Secret        []byte        // tunnel secret; if set, the peer must prove that it knows it (RFC 2661 section 5.1.1)
-	HideAVPs      bool          // with a Secret: hide all AVPs that may be hidden (section 4.3)
+	HideAVPs      bool          // with a Secret: hide all AVPs that may be hidden, after the SCCRQ (section 4.3)
 	ReceiveWindow int           // control messages that the peer may have outstanding, 1 to 32767; 0 means 8
 	HelloInterval time.Duration // silence after which a HELLO is sent; 0 means 60 s, less than 0 never
 	MaxRetries    int           // retransmissions before a tunnel is given up; 0 means 5: 31 s

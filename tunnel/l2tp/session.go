@@ -60,7 +60,7 @@ type Session struct {
 	peerID  uint16 // the one that the peer assigned; 0 until it is known
 	setupBy time.Time
 
-	early              [][]byte // copies of frames that came before the session was up
+	early              []earlyFrame
 	order              reorder
 	sequencingRequired bool // by the Sequencing Required AVP: it cannot be switched off
 
@@ -73,6 +73,12 @@ type Session struct {
 	ns         uint16      // of the next numbered one; of whoever calls WriteFrames
 
 	counters sessionCounters
+}
+
+// An earlyFrame is a copy of a data message that came before the session was up.
+type earlyFrame struct {
+	header header
+	frame  []byte
 }
 
 // newSession makes a session of an established tunnel; it counts only when it is registered.
@@ -200,11 +206,11 @@ func (s *Session) up(now time.Time) {
 	s.open.Store(true)
 	t.endpoint.config.Log.Info("l2tp session up", "peer", t.peer, "role", s.role.String(), "id", s.id, "peer_id", s.peerID)
 	s.handler.SessionUp(now)
-	if early := s.early; len(early) > 0 && s.state == sessionEstablished {
-		s.early = nil
-		s.countReceived(early)
-		s.handler.HandleFrames(now, early)
+	for _, early := range s.early {
+		s.receive(now, early.header, early.frame)
 	}
+	s.early = nil
+	t.endpoint.handUp(now, s)
 }
 
 // receiveCDN: the peer ends the session.
@@ -285,10 +291,7 @@ func (s *Session) receiveEarly(h header, frame []byte) {
 		s.counters.dropped.Add(1)
 		return
 	}
-	s.early = append(s.early, append([]byte(nil), frame...))
-	if h.sequenced {
-		s.order.next = h.ns + 1
-	}
+	s.early = append(s.early, earlyFrame{h, append([]byte(nil), frame...)})
 }
 
 // advance does what is due by now.

@@ -144,10 +144,11 @@ func (t *Tunnel) framing() uint32 {
 // Close ends the tunnel and its sessions with StopCCN. Handlers have heard of it when it returns.
 func (t *Tunnel) Close(now time.Time) { t.shut(now, result{code: stopGeneral}, ErrClosed) }
 
-// compose begins a message that may hold hidden AVPs.
+// compose begins a message. An SCCRQ hides nothing: the peer learns from it, by the Host Name, which secret is ours, and xl2tpd does
+// so too late to read hidden AVPs in it.
 func (t *Tunnel) compose(kind messageType) *composer {
 	c := &t.endpoint.config
-	if c.HideAVPs {
+	if c.HideAVPs && kind != msgSCCRQ {
 		return compose(kind, c.Secret, c.Random)
 	}
 	return compose(kind, nil, c.Random)
