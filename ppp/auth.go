@@ -1,6 +1,7 @@
 package ppp
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/binary"
@@ -158,7 +159,17 @@ func acceptAuthOption(value []byte, allowed []AuthMethod, naks int) (proto authP
 	if len(proposals) == 0 {
 		return authProtoNone, nil, false
 	}
+	// A server that does EAP begins with it. One that begins with another protocol often takes a proposal of EAP for a refusal of
+	// everything and goes down to PAP (pppd does), so EAP comes last, whatever our preference.
+	slices.SortStableFunc(proposals, func(a, b AuthMethod) int { return cmp.Compare(eapLast(a), eapLast(b)) })
 	return authProtoNone, appendAuthOption(nil, proposals[naks%len(proposals)]), false
+}
+
+func eapLast(m AuthMethod) int {
+	if m.protocol() == authProtoEAP {
+		return 1
+	}
+	return 0
 }
 
 // An authConversation is one authentication protocol in one role. It does no I/O and belongs to the loop goroutine.

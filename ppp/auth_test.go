@@ -170,14 +170,14 @@ func TestDemandIsAcceptedOrAnsweredByPreference(t *testing.T) {
 		{demand: "c22381", allowed: all, proto: authProtoMSCHAPv2, ok: true},
 		{demand: "c023", allowed: all, proto: authProtoPAP, ok: true},
 		{demand: "c227", allowed: all, proto: authProtoEAP, ok: true},
-		{demand: "c22305", allowed: all, nak: "c227"},
-		{demand: "c22305", allowed: all, naks: 1, nak: "c22381"}, // both EAP methods are one proposal
-		{demand: "c22305", allowed: all, naks: 2, nak: "c023"},
-		{demand: "c22305", allowed: all, naks: 3, nak: "c227"},
-		{demand: "c023", allowed: DefaultAuth(), nak: "c227"},
-		{demand: "c023", allowed: DefaultAuth(), naks: 1, nak: "c22381"},
-		{demand: "dead", allowed: DefaultAuth(), nak: "c227"},
-		{demand: "", allowed: DefaultAuth(), nak: "c227"},
+		{demand: "c22305", allowed: all, nak: "c22381"},
+		{demand: "c22305", allowed: all, naks: 1, nak: "c023"},
+		{demand: "c22305", allowed: all, naks: 2, nak: "c227"}, // both EAP methods are one proposal, and the last one
+		{demand: "c22305", allowed: all, naks: 3, nak: "c22381"},
+		{demand: "c023", allowed: DefaultAuth(), nak: "c22381"},
+		{demand: "c023", allowed: DefaultAuth(), naks: 1, nak: "c227"},
+		{demand: "dead", allowed: DefaultAuth(), nak: "c22381"},
+		{demand: "", allowed: DefaultAuth(), nak: "c22381"},
 		{demand: "", allowed: []AuthMethod{AuthNone}},
 		{demand: "c023", allowed: []AuthMethod{AuthNone}}, // Configure-Reject
 		{demand: "c023", allowed: nil},

@@ -118,7 +118,7 @@ func (t *Tunnel) run(ctx context.Context) error {
 			return fmt.Errorf("tunnel %q: %w", t.config.Name, err)
 		}
 		wait := pause.NextBackOff()
-		t.config.Log.Error("tunnel is down", append(Describe(err), "retry_in", wait.Round(time.Millisecond))...)
+		t.config.Log.Error("tunnel is down", append(Describe(err), "retry_in", wait.Round(time.Millisecond).String())...)
 		t.set(func() { t.cause, t.retryAt = err, time.Now().Add(wait) })
 		select {
 		case <-time.After(wait):

@@ -73,7 +73,7 @@ func (c *Conn) rebuild() {
 		go old.Close(errRenumbered)
 	}
 	c.config.Log.Info("network is up", "address", p.Local, "peer", p.Remote, "dns", config.DNS,
-		"ipv6", p.IPv6, "mtu", p.MTU, "auth", p.Auth)
+		"ipv6", p.IPv6, "mtu", p.MTU, "auth", p.Auth.String())
 	c.upOnce.Do(func() { close(c.up) })
 }
 

@@ -56,7 +56,7 @@ func (c *client) Up(p ppp.Params) {
 		c.subnet6 = c.server.pool.subnet6(c.number)
 	}
 	c.server.router.set(c.addr4, c.subnet6, &route{link: c.link.PPP(), mtu: p.MTU})
-	c.server.config.Log.Info("client is up", "client", c.from.String(), "user", p.Username, "auth", p.Auth,
+	c.server.config.Log.Info("client is up", "client", c.from.String(), "user", p.Username, "auth", p.Auth.String(),
 		"address", c.addr4, "prefix", c.subnet6, "mtu", p.MTU)
 }
 
