@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,9 +16,11 @@ import (
 	"gateway/tunnel/l2tp"
 )
 
-// A Conn is a connection to a VPN server: one tunnel with one session, and the
-// network behind it.
+// A Conn is a connection to a VPN server: a tunnel, and the network of its
+// first session. Further sessions are opened with Open.
 type Conn struct {
+	*Network // of the first session
+
 	config Config
 	server netip.AddrPort
 	socket Socket
@@ -26,22 +29,16 @@ type Conn struct {
 
 	// Of the loop's goroutine.
 	tunnel   *l2tp.Tunnel
-	link     *carrier.Link
+	networks []*Network // that have not ended
 	refusals int        // ICMP errors while the server has not answered
-	params   ppp.Params // of the network that is up
 	reason   error      // why it was hung up; nil while it was not
 	leaveAt  time.Time  // when a connection that was hung up ends at the earliest
 	leaveBy  time.Time  // and at the latest
 
-	reached atomic.Int32 // how far the connection has come: a stage
-	network atomic.Pointer[stack.Stack]
-	shown   atomic.Pointer[ppp.Params]
-
-	up      chan struct{} // closed when the network is up
-	upOnce  sync.Once
-	done    chan struct{} // closed when everything has ended
+	reached atomic.Int32  // how far the first session has come: a stage
+	ended   chan struct{} // closed when everything has ended
 	endOnce sync.Once
-	err     error // why it ended; read after done
+	endErr  error // why it ended; read after ended
 }
 
 // How far a connection has come.
@@ -52,7 +49,8 @@ const (
 )
 
 func newConn(c Config, server netip.AddrPort, socket Socket) *Conn {
-	conn := &Conn{config: c, server: server, socket: socket, up: make(chan struct{}), done: make(chan struct{})}
+	conn := &Conn{config: c, server: server, socket: socket, ended: make(chan struct{})}
+	conn.Network = newNetwork(conn, c.Stack)
 	conn.engine = carrier.NewL2TP(c.L2TP, socket)
 	conn.loop = carrier.NewLoop(socket, (*engine)(conn))
 	conn.loop.OnPeerError = conn.peerError
@@ -66,10 +64,14 @@ func (c *Conn) run() {
 		err = &Error{c.stage(), "the machine's network failed", err}
 	}
 	c.end(err)
-	if network := c.network.Load(); network != nil {
-		network.Close(c.err)
+	for _, n := range c.networks {
+		n.end(c.endErr)
 	}
-	close(c.done)
+	c.Network.end(c.endErr) // it may never have begun
+	for _, n := range append(c.networks, c.Network) {
+		<-n.done
+	}
+	close(c.ended)
 }
 
 // end notes why the connection ends, and lets the loop end. The first reason counts.
@@ -78,7 +80,7 @@ func (c *Conn) end(err error) {
 		if err == nil {
 			err = ErrClosed
 		}
-		c.err = err
+		c.endErr = err
 		c.socket.Close()
 	})
 }
@@ -90,34 +92,75 @@ func (c *Conn) stage() string {
 // Server returns the server's address and port.
 func (c *Conn) Server() netip.AddrPort { return c.server }
 
-// Stack returns the private network. It changes when the server renegotiates
-// our address; the old one is closed then.
-func (c *Conn) Stack() *stack.Stack { return c.network.Load() }
+// Done is closed when the connection has ended, with all of its networks.
+func (c *Conn) Done() <-chan struct{} { return c.ended }
 
-// Params returns what PPP has negotiated.
-func (c *Conn) Params() ppp.Params { return *c.shown.Load() }
-
-// Done is closed when the connection has ended.
-func (c *Conn) Done() <-chan struct{} { return c.done }
-
-// Err returns why the connection ended. Call it after Done.
+// Err waits for the end of the connection and returns why it ended.
 func (c *Conn) Err() error {
-	<-c.done
-	return c.err
+	<-c.ended
+	return c.endErr
+}
+
+// Open opens a further session in the tunnel, with a login and a network of
+// its own, and waits until it is up or ctx ends.
+func (c *Conn) Open(ctx context.Context, config ppp.Config, network stack.Config) (*Network, error) {
+	n := newNetwork(c, network)
+	if !c.loop.Do(func(now time.Time) { c.openSession(now, n, config) }) {
+		return nil, ErrClosed
+	}
+	select {
+	case <-n.up:
+		return n, nil
+	case <-n.done:
+		return nil, n.err
+	case <-c.ended:
+		return nil, c.endErr
+	case <-ctx.Done():
+		n.Close(closedContext)
+		return nil, context.Cause(ctx)
+	}
+}
+
+// openSession asks the server for a session (ICRQ).
+func (c *Conn) openSession(now time.Time, n *Network, config ppp.Config) {
+	if c.reason != nil {
+		n.end(c.reason)
+		return
+	}
+	link, err := c.engine.OpenLink(now, c.tunnel, config, n)
+	if err != nil {
+		n.Down(err)
+		return
+	}
+	c.add(n, link)
+}
+
+func (c *Conn) add(n *Network, link *carrier.Link) {
+	n.link = link
+	c.networks = append(c.networks, n)
+}
+
+// networkDown hangs up when the last network has ended.
+func (c *Conn) networkDown(n *Network, err error) {
+	c.networks = slices.DeleteFunc(c.networks, func(other *Network) bool { return other == n })
+	if len(c.networks) == 0 {
+		c.hangUp(time.Now(), err)
+	}
 }
 
 // Close ends the connection as the protocols want it: LCP Terminate-Request,
 // CDN, StopCCN. It waits for the server's answers until ctx ends, then leaves.
 func (c *Conn) Close(ctx context.Context) error {
 	c.loop.Do(func(now time.Time) {
-		if c.link != nil {
-			c.link.Close(now) // network.Down goes on with the tunnel
-		} else {
+		if len(c.networks) == 0 {
 			c.hangUp(now, ErrClosed)
+		}
+		for _, n := range slices.Clone(c.networks) {
+			n.link.Close(now) // networkDown goes on with the tunnel
 		}
 	})
 	select {
-	case <-c.done:
+	case <-c.ended:
 		return nil
 	case <-ctx.Done():
 	}
@@ -125,7 +168,7 @@ func (c *Conn) Close(ctx context.Context) error {
 		c.hangUp(now, ErrClosed) // one datagram to say so
 		c.end(ErrClosed)
 	})
-	<-c.done
+	<-c.ended
 	return ctx.Err()
 }
 
@@ -161,10 +204,9 @@ func (e *engine) Advance(now time.Time) (next time.Time) {
 }
 
 func (c *Conn) leave(now, next time.Time) time.Time {
-	if c.reason == nil {
-		return next
-	}
 	switch {
+	case c.reason == nil:
+		return next
 	case now.Before(c.leaveAt):
 		return carrier.Earliest(next, c.leaveAt)
 	case c.engine.Endpoint().Idle(), !now.Before(c.leaveBy):
@@ -195,20 +237,13 @@ func (c *Conn) peerError(now time.Time, err *udpbatch.PeerError) {
 // tunnelHandler is the Conn as the tunnel sees it.
 type tunnelHandler Conn
 
-// TunnelUp opens the session, or waits for the server to do so.
+// TunnelUp opens the first session, or waits for the server to do so.
 func (h *tunnelHandler) TunnelUp(now time.Time, t *l2tp.Tunnel) {
 	c := (*Conn)(h)
 	c.reached.Store(stageSession)
-	c.config.Log.Info("tunnel is up", "server", c.server.String())
-	if c.config.WaitForCall {
-		return
+	if !c.config.WaitForCall {
+		c.openSession(now, c.Network, c.config.PPP)
 	}
-	link, err := c.engine.OpenLink(now, t, c.config.PPP, (*network)(c))
-	if err != nil {
-		c.hangUp(now, err)
-		return
-	}
-	c.link = link
 }
 
 // TunnelDown ends the connection.
@@ -223,9 +258,10 @@ func (h *tunnelHandler) TunnelDown(now time.Time, err error) {
 // AcceptSession takes the call of a server that opens the session itself.
 func (h *tunnelHandler) AcceptSession(now time.Time, s *l2tp.Session) (l2tp.SessionHandler, error) {
 	c := (*Conn)(h)
-	if !c.config.WaitForCall || c.link != nil {
+	if !c.config.WaitForCall || c.Network.link != nil {
 		return nil, errors.New("no call is expected")
 	}
-	c.link = c.engine.AcceptLink(s, c.config.PPP, (*network)(c))
-	return c.link, nil
+	link := c.engine.AcceptLink(s, c.config.PPP, c.Network)
+	c.add(c.Network, link)
+	return link, nil
 }

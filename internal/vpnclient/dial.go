@@ -115,6 +115,7 @@ func resolve(ctx context.Context, c Config) ([]netip.Addr, error) {
 
 func dialAddr(ctx context.Context, c Config, server netip.AddrPort) (*Conn, error) {
 	c.Log.Info("dialing", "server", server.String())
+	c.L2TP.OutgoingCalls = c.WaitForCall
 	c.Socket.Network = "udp4"
 	if server.Addr().Is6() {
 		c.Socket.Network = "udp6"
@@ -136,7 +137,7 @@ func dialAddr(ctx context.Context, c Config, server netip.AddrPort) (*Conn, erro
 	select {
 	case <-conn.up:
 		return conn, nil
-	case <-conn.done:
+	case <-conn.ended:
 		return nil, conn.Err()
 	case <-timeout.C:
 		err = &Error{conn.stage(), "the server answers, but too slowly or not completely; try again, or look at its log",

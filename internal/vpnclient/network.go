@@ -1,47 +1,96 @@
 package vpnclient
 
 import (
+	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"gateway/internal/carrier"
 	"gateway/ppp"
 	"gateway/stack"
 )
 
-// network is the Conn as its PPP link sees it (ppp.PacketHandler): it makes the
-// stack and feeds it.
-type network Conn
+// A Network is one session of a tunnel: a PPP link and the stack above it.
+type Network struct {
+	conn   *Conn
+	config stack.Config
+
+	// Of the loop's goroutine.
+	link   *carrier.Link
+	params ppp.Params // of the stack that is up
+
+	stack atomic.Pointer[stack.Stack]
+	shown atomic.Pointer[ppp.Params]
+
+	up      chan struct{} // closed when the network is up
+	upOnce  sync.Once
+	done    chan struct{} // closed when it has ended
+	endOnce sync.Once
+	err     error // why it ended; read after done
+}
+
+func newNetwork(conn *Conn, config stack.Config) *Network {
+	return &Network{conn: conn, config: config, up: make(chan struct{}), done: make(chan struct{})}
+}
+
+// Stack returns the private network. It changes when the server renegotiates
+// our address; the old one is closed then.
+func (n *Network) Stack() *stack.Stack { return n.stack.Load() }
+
+// Params returns what PPP has negotiated.
+func (n *Network) Params() ppp.Params { return *n.shown.Load() }
+
+// Done is closed when the network has ended.
+func (n *Network) Done() <-chan struct{} { return n.done }
+
+// Err waits for the end of the network and returns why it ended.
+func (n *Network) Err() error {
+	<-n.done
+	return n.err
+}
+
+// Close ends the session and leaves the tunnel as it is: LCP
+// Terminate-Request, CDN. It waits for the server's answer until ctx ends.
+func (n *Network) Close(ctx context.Context) error {
+	n.conn.loop.Do(func(now time.Time) { n.link.Close(now) })
+	select {
+	case <-n.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
 
 // patience is how long IPv4 may come later than IPv6.
 const patience = 3 * time.Second
 
-// Up makes the stack, or tells it what has changed.
-func (n *network) Up(p ppp.Params) {
-	c := (*Conn)(n)
-	old := c.params
-	c.params = p
-	c.reached.Store(stagePPP)
-	if c.network.Load() == nil && !p.Local.IsValid() {
+// Up makes the stack, or tells it what has changed (ppp.PacketHandler).
+func (n *Network) Up(p ppp.Params) {
+	old, running := n.params, n.stack.Load()
+	n.params = p
+	n.conn.reached.Store(stagePPP)
+	switch {
+	case running == nil && !p.Local.IsValid():
 		// IPv6 is up first. Nearly always IPv4 follows at once.
-		time.AfterFunc(patience, func() { c.loop.Do(func(time.Time) { c.build() }) })
-		return
-	}
-	if c.network.Load() == nil || old.Local != p.Local || old.IPv6 && !p.IPv6 || old.LocalIID != p.LocalIID && old.IPv6 {
-		c.rebuild()
-		return
-	}
-	c.shown.Store(&p)
-	if p.IPv6 && !old.IPv6 {
-		if err := c.network.Load().SetIPv6(p.LocalIID, p.RemoteIID); err != nil {
-			c.config.Log.Warn("no IPv6", "cause", err)
+		time.AfterFunc(patience, func() { n.conn.loop.Do(n.build) })
+	case running == nil, old.Local != p.Local, old.IPv6 && (!p.IPv6 || old.LocalIID != p.LocalIID):
+		n.rebuild()
+	default:
+		n.shown.Store(&p)
+		if p.IPv6 && !old.IPv6 {
+			if err := running.SetIPv6(p.LocalIID, p.RemoteIID); err != nil {
+				n.conn.config.Log.Warn("no IPv6", "cause", err)
+			}
 		}
 	}
 }
 
 // build makes the stack if there is none.
-func (c *Conn) build() {
-	if c.network.Load() == nil && c.reason == nil {
-		c.rebuild()
+func (n *Network) build(time.Time) {
+	if n.stack.Load() == nil && n.err == nil {
+		n.rebuild()
 	}
 }
 
@@ -49,45 +98,63 @@ func (c *Conn) build() {
 var errRenumbered = errors.New("vpnclient: the server changed our address")
 
 // rebuild puts a stack with the current parameters in the place of the old one.
-func (c *Conn) rebuild() {
-	p := c.params
-	config := c.config.Stack
+func (n *Network) rebuild() {
+	p, config := n.params, n.config
 	config.IPv4, config.Peer4 = p.Local, p.Remote
 	config.IPv6, config.IID, config.PeerIID = p.IPv6, p.LocalIID, p.RemoteIID
 	config.MTU = p.MTU
-	if c.config.MTU != 0 {
-		config.MTU = min(config.MTU, c.config.MTU)
+	if limit := n.conn.config.MTU; limit != 0 {
+		config.MTU = min(config.MTU, limit)
 	}
 	if len(config.DNS) == 0 {
 		config.DNS = p.DNS
 	}
-	network, err := stack.New(config, c.link.PPP())
+	network, err := stack.New(config, n.link.PPP())
 	if err != nil {
-		c.end(&Error{"ipcp", "the server's addresses cannot be used", err})
+		n.end(&Error{"ipcp", "the server's addresses cannot be used", err})
+		n.link.Close(time.Now())
 		return
 	}
-	c.shown.Store(&p)
-	old := c.network.Swap(network)
-	if old != nil {
-		// Not on this goroutine: closing waits for the stack's own.
-		go old.Close(errRenumbered)
+	n.shown.Store(&p)
+	if old := n.stack.Swap(network); old != nil {
+		go old.Close(errRenumbered) // it waits for the stack's goroutines, which may wait for this one
 	}
-	c.config.Log.Info("network is up", "address", p.Local, "peer", p.Remote, "dns", config.DNS,
-		"ipv6", p.IPv6, "mtu", p.MTU, "auth", p.Auth.String())
-	c.upOnce.Do(func() { close(c.up) })
+	n.conn.config.Log.Info("network is up", "address", p.Local, "peer", p.Remote, "dns", config.DNS,
+		"ipv6", p.IPv6, "mtu", config.MTU, "auth", p.Auth.String())
+	n.upOnce.Do(func() { close(n.up) })
 }
 
-// HandlePackets gives the stack what the server sent.
-func (n *network) HandlePackets(packets [][]byte) {
-	if s := n.network.Load(); s != nil {
+// HandlePackets gives the stack what the server sent (ppp.PacketHandler).
+func (n *Network) HandlePackets(packets [][]byte) {
+	if s := n.stack.Load(); s != nil {
 		s.HandlePackets(packets)
 	}
 }
 
-// Down hangs up: PPP has ended.
-func (n *network) Down(err error) {
+// Down ends the network: PPP has ended (ppp.PacketHandler).
+func (n *Network) Down(err error) {
 	if errors.Is(err, ppp.ErrClosed) {
 		err = ErrClosed
 	}
-	(*Conn)(n).hangUp(time.Now(), err)
+	n.end(err)
+	n.conn.networkDown(n, err)
+}
+
+// end notes why the network ends, and closes its stack. The first reason counts.
+func (n *Network) end(err error) {
+	n.endOnce.Do(func() {
+		if err == nil {
+			err = ErrClosed
+		}
+		n.err = err
+		s := n.stack.Load()
+		if s == nil {
+			close(n.done)
+			return
+		}
+		go func() { // as in rebuild
+			s.Close(err)
+			close(n.done)
+		}()
+	})
 }
