@@ -255,12 +255,13 @@ func TestPanickingDialerCostsOneConnection(t *testing.T) {
 	s, address := serve(t, Config{Dialer: dialer}, mixedProxy)
 	conn := connect(t, address)
 	write(t, conn, "\x05\x01\x00"+connectNameRequest("panic.example", 80))
-	expect(t, conn, "\x05\x00")
-	io.ReadAll(conn)
-	conn = connect(t, address)
-	write(t, conn, "CONNECT panic.example:80 HTTP/1.1\r\nHost: x\r\n\r\n")
-	io.ReadAll(conn)
-	if got := s.Stats().PanicsCaught; got != 2 {
+	expect(t, conn, "\x05\x00\x05\x01")
+	for _, request := range []string{"CONNECT panic.example:80", "GET http://panic.example/"} {
+		if response, _ := raw(t, address, request+" HTTP/1.1\r\nHost: x\r\n\r\n"); response.StatusCode != 502 {
+			t.Errorf("%s: status %d", request, response.StatusCode)
+		}
+	}
+	if got := s.Stats().PanicsCaught; got != 3 {
 		t.Errorf("%d panics caught", got)
 	}
 	conn = connect(t, address)
