@@ -148,7 +148,13 @@ func TestUDPAssociateToIPv4AndIPv6(t *testing.T) { // RFC 1928 section 7
 					}
 				}
 			}
-			if got := s.Stats(); got.DatagramsUp != 27 || got.DatagramsDown != 27 || got.DatagramsDropped != 0 || got.Associations != 3 {
+			if got := s.Stats().Associations; got != 3 {
+				t.Errorf("%d associations", got)
+			}
+			cut, cancel := context.WithCancel(t.Context())
+			cancel()
+			s.Shutdown(cut)
+			if got := s.Stats(); got.DatagramsUp != 27 || got.DatagramsDown != 27 || got.DatagramsDropped != 0 || got.Associations != 0 {
 				t.Errorf("stats %+v", got)
 			}
 		})
@@ -350,20 +356,18 @@ func TestOutletForDNSOnlyIsReleasedSooner(t *testing.T) {
 // takes one of the new tunnel.
 func TestBrokenUDPOutletIsReplaced(t *testing.T) {
 	where := udpEcho(t, "127.0.0.1:0")
-	conns := make(chan net.PacketConn, 8)
+	conns, released := make(chan net.PacketConn, 8), make(chan struct{}, 8)
 	_, address := serveUDP(t, Config{PacketListener: listenFunc(func(ctx context.Context, network, _ string) (net.PacketConn, error) {
 		conn, err := new(net.ListenConfig).ListenPacket(ctx, network, "")
 		conns <- conn
-		return conn, err
+		return sendClosed{conn, released}, err
 	})}, "127.0.0.1:0")
 	client := associate(t, address, "")
 	for range 3 {
 		client.send(where, "ping")
 		client.expect(where, "ping")
 		(<-conns).Close()
-		for len(conns) == 0 { // the first ones may meet the old socket
-			client.send(netip.MustParseAddrPort("127.0.0.1:9"), "is it back?")
-		}
+		eventually(t, "release", released)
 	}
 }
 
@@ -406,6 +410,41 @@ func TestShutdownDoesNotWaitForABlockedPacketListener(t *testing.T) {
 	client.control.Close()
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestUDPTablesAreBounded(t *testing.T) {
+	s := newTestServer(t, Config{PacketListener: &net.ListenConfig{}, Resolver: resolveTo(func(string) ([]netip.Addr, error) { return nil, errBroken })})
+	relay, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := newAssociation(t.Context(), s, relay, netip.MustParseAddr("127.0.0.1"), 0)
+	defer u.end()
+
+	to := netip.MustParseAddr("127.1.0.0")
+	for range maxPeers + 10 {
+		to = to.Next()
+		u.send(netip.AddrPortFrom(to, 9), nil)
+	}
+	o := &u.outlets[0]
+	o.mu.Lock()
+	if _, latest := o.peers[to]; len(o.peers) != maxPeers || !latest {
+		t.Errorf("%d peers, the latest among them: %v", len(o.peers), latest)
+	}
+	o.mu.Unlock()
+
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for i := range maxNames {
+		u.names[string(rune('a'+i))] = &name{} // all being looked up
+	}
+	if u.makeRoomForName() {
+		t.Error("room for one more lookup")
+	}
+	u.names["a"].addr = to
+	if !u.makeRoomForName() || len(u.names) != maxNames-1 {
+		t.Errorf("no room, %d names", len(u.names))
 	}
 }
 
