@@ -185,7 +185,8 @@ func (u *association) isClient(from netip.AddrPort) bool {
 	if from.Addr() != u.clientIP || u.clientPort != 0 && from.Port() != u.clientPort {
 		return false
 	}
-	u.client.Store(&from)
+	first := from // so that from itself is not allocated for each datagram
+	u.client.Store(&first)
 	return true
 }
 

@@ -60,11 +60,11 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request, forward http.Han
 		s.connectHTTP(w, r)
 	case !r.URL.IsAbs():
 		// Not proxied: a page of our own would be served here.
-		explain(w, http.StatusBadRequest, "this is a proxy: set it as the proxy of your program rather than opening it")
+		explain(w, r, http.StatusBadRequest, "this is a proxy: set it as the proxy of your program rather than opening it")
 	case r.URL.Scheme != "http":
-		explain(w, http.StatusBadRequest, fmt.Sprintf("cannot forward %q URLs: use CONNECT", r.URL.Scheme))
+		explain(w, r, http.StatusBadRequest, fmt.Sprintf("cannot forward %q URLs: use CONNECT", r.URL.Scheme))
 	case !validAuthority(r.URL.Host, "80"):
-		explain(w, http.StatusBadRequest, "the URL names no host")
+		explain(w, r, http.StatusBadRequest, "the URL names no host")
 	default:
 		s.forwardHTTP(w, r, forward)
 	}
@@ -77,18 +77,18 @@ func (s *Server) demandLogin(w http.ResponseWriter, r *http.Request) {
 		s.log.Info("proxy: login refused", "protocol", "http", "client", r.RemoteAddr)
 	}
 	w.Header().Set("Proxy-Authenticate", `Basic realm="gateway", charset="UTF-8"`)
-	explain(w, http.StatusProxyAuthRequired, "this proxy asks for a user name and password")
+	explain(w, r, http.StatusProxyAuthRequired, "this proxy asks for a user name and password")
 }
 
 // connectHTTP carries out CONNECT (RFC 9110 section 9.3.6).
 func (s *Server) connectHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.User != nil || !validAuthority(r.URL.Host, "") {
-		explain(w, http.StatusBadRequest, "CONNECT takes host:port")
+		explain(w, r, http.StatusBadRequest, "CONNECT takes host:port")
 		return
 	}
 	if r.ContentLength != 0 || len(r.TransferEncoding) > 0 {
 		// Some would take these bytes for a body, others for the tunnel's.
-		explain(w, http.StatusBadRequest, "CONNECT has no body")
+		explain(w, r, http.StatusBadRequest, "CONNECT has no body")
 		return
 	}
 	target, err := s.dial(r.Context(), r.URL.Host)
@@ -140,6 +140,7 @@ func (s *Server) forwardHTTP(w http.ResponseWriter, r *http.Request, forward htt
 // what the client uses.
 func rewrite(p *httputil.ProxyRequest) {
 	p.Out.URL.RawQuery = p.In.URL.RawQuery
+	p.Out.Trailer = p.In.Trailer // the map that is filled when the body ends
 	for _, field := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
 		if values, ok := p.In.Header[field]; ok && !namedByConnection(p.In.Header, field) {
 			p.Out.Header[field] = values // the client's own; we add none
@@ -180,11 +181,14 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		seconds := max(1, math.Ceil(v.retryAfter.Seconds()))
 		w.Header().Set("Retry-After", strconv.FormatFloat(seconds, 'f', 0, 64))
 	}
-	explain(w, v.status, fmt.Sprintf("cannot reach %s: %s (%v)", r.URL.Host, v.reason, err))
+	explain(w, r, v.status, fmt.Sprintf("cannot reach %s: %s (%v)", r.URL.Host, v.reason, err))
 }
 
 // explain answers with a line of text.
-func explain(w http.ResponseWriter, status int, text string) {
+func explain(w http.ResponseWriter, r *http.Request, status int, text string) {
+	if r.ContentLength != 0 { // else net/http would wait for the body before it answers
+		w.Header().Set("Connection", "close")
+	}
 	http.Error(w, fmt.Sprintf("%d %s: %s", status, http.StatusText(status), text), status)
 }
 

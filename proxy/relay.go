@@ -267,4 +267,3 @@ func lingeringClose(conn net.Conn) {
 	}
 	conn.Close()
 }
-

@@ -179,15 +179,20 @@ func (s *Server) Stats() Stats {
 }
 
 // dial opens a connection to a target, giving up after Config.DialTimeout.
-func (s *Server) dial(ctx context.Context, address string) (net.Conn, error) {
+func (s *Server) dial(ctx context.Context, address string) (conn net.Conn, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.config.DialTimeout)
 	defer cancel()
-	conn, err := s.config.Dialer.DialContext(ctx, "tcp", address)
-	if err != nil && !errors.Is(err, context.Canceled) { // else the client left
-		s.count.targetsFailed.Add(1)
-	}
-	return conn, err
+	defer func() {
+		if err != nil && !errors.Is(err, context.Canceled) { // else the client left
+			s.count.targetsFailed.Add(1)
+		}
+	}()
+	err = errDialPanic
+	defer s.rescue() // here, since net/http dials in goroutines of its own
+	return s.config.Dialer.DialContext(ctx, "tcp", address)
 }
+
+var errDialPanic = errors.New("proxy: the dialer failed by a bug")
 
 // rescue keeps a panic (of a Dialer, a listener or ours) from ending the
 // program with all its tunnels: it costs one connection. To be deferred.

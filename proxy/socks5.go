@@ -40,7 +40,6 @@ func (a *acceptLoop) serveSOCKS5(c *client) {
 	request, err := a.server.handshake(c)
 	switch {
 	case errors.Is(err, errLoginRefused):
-		a.server.count.loginsRefused.Add(1)
 		a.server.log.Info("proxy: login refused", "protocol", "socks5", "client", c.RemoteAddr())
 	case err != nil:
 		a.server.log.Debug("proxy: socks5 handshake failed", "client", c.RemoteAddr(), "cause", err)
@@ -188,6 +187,9 @@ func (h *handshakeConn) Close() error { return nil }
 // Valid checks a user name and password (socks5.CredentialStore).
 func (h *handshakeConn) Valid(name, password string) bool {
 	h.refused = !h.loop.server.users.Valid(name, password)
+	if h.refused {
+		h.loop.server.count.loginsRefused.Add(1)
+	}
 	return !h.refused
 }
 
