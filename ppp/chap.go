@@ -60,17 +60,9 @@ func (b *authBase) algorithm(p authProtocol) chapAlgorithm {
 }
 
 // chapMD5 is the algorithm of RFC 1994 section 4.1: MD5 over identifier, secret, challenge.
-type chapMD5 struct {
-	eap bool // inside EAP-MD5
-}
+type chapMD5 struct{}
 
-func (a chapMD5) method() AuthMethod {
-	if a.eap {
-		return AuthEAPMD5
-	}
-	return AuthCHAPMD5
-}
-
+func (chapMD5) method() AuthMethod { return AuthCHAPMD5 }
 func (chapMD5) challengeSize() int { return 0 }
 
 func (chapMD5) prove(id byte, challenge []byte, _, password string) (chapProof, error) {

@@ -2,7 +2,6 @@ package ppp
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"fmt"
 	"slices"
 	"time"
@@ -65,7 +64,7 @@ func (b *authBase) eapAlgorithm(m AuthMethod) chapAlgorithm {
 	if m == AuthEAPMSCHAPv2 {
 		return mschapv2{random: b.c.Random, fullName: b.c.HashFullName, eap: true}
 	}
-	return chapMD5{eap: true}
+	return chapMD5{}
 }
 
 // An eapPacket is one EAP packet. Success and Failure have neither kind nor data.
@@ -114,18 +113,16 @@ func parseEAPMSCHAPv2(data []byte) (code, id byte, body []byte, err error) {
 type eapPeer struct {
 	authBase
 
-	answered [sha256.Size]byte // hash of the Request that response answers
-	response []byte            // last Response; empty before the first
-
-	method    AuthMethod // the method begun; AuthNone before
-	reopened  bool       // asked for our identity since: another method may begin
-	challenge []byte     // data of the method's challenge
-	proof     chapProof  // our answer to it; value is nil before
-	message   string     // the authenticator's text at the end of the method
-	finished  bool       // the method is through as far as we see: a Success may be believed
-	loggedIn  bool       // and there was one
-	declined  byte       // type of the last Request answered by Nak
-	notice    string     // text of the last Notification
+	method      AuthMethod // the method begun; AuthNone before
+	reopened    bool       // asked for our identity since: another method may begin
+	challengeID byte       // identifier and data of the method's challenge
+	challenge   []byte
+	proof       chapProof // our answer to it; value is nil before
+	message     string    // the authenticator's text at the end of the method
+	finished    bool      // the method is through as far as we see: a Success may be believed
+	loggedIn    bool      // and there was one
+	declined    byte      // type of the last Request answered by Nak
+	notice      string    // text of the last Notification
 }
 
 func (p *eapPeer) start(now time.Time) time.Time {
@@ -157,21 +154,14 @@ func (p *eapPeer) receive(now time.Time, packet []byte) time.Time {
 	return time.Time{}
 }
 
-// request answers a Request. A repeated one gets the same Response (RFC 3748 section 4.1); it is known by its whole content, since some
-// authenticators use an identifier twice.
+// request answers a Request. A repeated one must get the same Response (RFC 3748 section 4.1). It is not known by its identifier, which
+// some authenticators use twice: the answer follows from the Request alone, and where a random number is in it, it is kept.
 func (p *eapPeer) request(now time.Time, in eapPacket) {
-	sum := sha256.Sum256(appendEAP(nil, in))
-	if len(p.response) > 0 && sum == p.answered {
-		p.events.sendAuth(protocolEAP, p.response)
-		return
-	}
 	answer, ok := p.answer(now, in)
 	if !ok {
 		return
 	}
-	p.answered = sum
-	p.response = appendEAP(p.response[:0], eapPacket{eapResponse, in.id, answer.kind, answer.data})
-	p.events.sendAuth(protocolEAP, p.response)
+	p.events.sendAuth(protocolEAP, appendEAP(nil, eapPacket{eapResponse, in.id, answer.kind, answer.data}))
 	if answer.then != nil {
 		p.fail(now, answer.then)
 	}
@@ -262,8 +252,8 @@ func (p *eapPeer) answerMSCHAPv2(now time.Time, in eapPacket) (eapAnswer, bool) 
 
 // answerChallenge answers the challenge of either method: value and name, as in a CHAP Response.
 func (p *eapPeer) answerChallenge(now time.Time, method AuthMethod, id byte, data []byte) ([]byte, bool) {
-	if method == AuthEAPMSCHAPv2 && method == p.method && bytes.Equal(data, p.challenge) {
-		// A late duplicate, or sent again under another identifier. What has happened since stays.
+	if method == p.method && id == p.challengeID && bytes.Equal(data, p.challenge) {
+		// Sent again, or a late duplicate: what has happened since stays.
 		return appendCHAPValue(nil, p.proof.value, p.c.Username), true
 	}
 	algorithm := p.eapAlgorithm(method)
@@ -279,6 +269,7 @@ func (p *eapPeer) answerChallenge(now time.Time, method AuthMethod, id byte, dat
 	}
 	p.method = method
 	p.reopened = false
+	p.challengeID = id
 	p.challenge = bytes.Clone(data)
 	p.proof = proof
 	p.message = ""

@@ -150,7 +150,9 @@ func parseMSCHAPFailure(text []byte) mschapFailure {
 		case "R":
 			f.retry = value == "1"
 		case "C":
-			f.challenge, _ = hex.DecodeString(value[:min(len(value), 64)])
+			if challenge, err := hex.DecodeString(value); err == nil {
+				f.challenge = challenge
+			}
 		case "V":
 			f.version = mschapNumber(value)
 		default:

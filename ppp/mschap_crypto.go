@@ -9,7 +9,8 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
-	"golang.org/x/crypto/md4" //nolint:staticcheck // RFC 2433 and RFC 2759 are built on MD4
+	//lint:ignore SA1019 RFC 2433 and RFC 2759 are built on MD4
+	"golang.org/x/crypto/md4"
 )
 
 // The functions of this file bear the names of RFC 2433 appendix A, RFC 2759 section 8 and RFC 3079.
@@ -49,8 +50,8 @@ func md4Sum(text []byte) (sum [16]byte) {
 	return sum
 }
 
-// lmPasswordHash is LmPasswordHash of RFC 2433 section A.2. What is not ASCII is left as it is: the code page in which the other side
-// would write it is not known.
+// lmPasswordHash is LmPasswordHash of RFC 2433 section A.2. Beyond ASCII it is a guess: the code page in which
+// the other side would write the password is not known.
 func lmPasswordHash(password string) (hash [16]byte) {
 	var oem [14]byte
 	copy(oem[:], strings.ToUpper(password))
