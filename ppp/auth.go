@@ -143,7 +143,8 @@ func authMethodFor(value []byte, allowed []AuthMethod) (m AuthMethod, ok bool) {
 // answer is Configure-Reject.
 //
 // naks is the number of Configure-Naks already sent on this option: each next one proposes our next protocol, since a peer that lacks our
-// first choice often repeats its own (RFC 1661 section 6.2 leaves it one proposal at a time).
+// first choice often repeats its own (RFC 1661 section 6.2 leaves it one proposal at a time). Methods of the demanded protocol
+// go first: pppd, when its CHAP is answered with EAP, gives up all of CHAP and falls back to PAP.
 func acceptAuthOption(value []byte, allowed []AuthMethod, naks int) (proto authProtocol, nak []byte, ok bool) {
 	if m, ok := authMethodFor(value, allowed); ok {
 		return m.protocol(), nil, true
@@ -158,6 +159,13 @@ func acceptAuthOption(value []byte, allowed []AuthMethod, naks int) (proto authP
 	if len(proposals) == 0 {
 		return authProtoNone, nil, false
 	}
+	sameProtocol := func(m AuthMethod) int {
+		if len(value) >= 2 && m.protocol().number() == binary.BigEndian.Uint16(value) {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(proposals, func(a, b AuthMethod) int { return sameProtocol(a) - sameProtocol(b) })
 	return authProtoNone, appendAuthOption(nil, proposals[naks%len(proposals)]), false
 }
 

@@ -170,10 +170,10 @@ func TestDemandIsAcceptedOrAnsweredByPreference(t *testing.T) {
 		{demand: "c22381", allowed: all, proto: authProtoMSCHAPv2, ok: true},
 		{demand: "c023", allowed: all, proto: authProtoPAP, ok: true},
 		{demand: "c227", allowed: all, proto: authProtoEAP, ok: true},
-		{demand: "c22305", allowed: all, nak: "c227"},
-		{demand: "c22305", allowed: all, naks: 1, nak: "c22381"}, // both EAP methods are one proposal
+		{demand: "c22305", allowed: all, nak: "c22381"},        // CHAP for CHAP, or pppd gives up CHAP
+		{demand: "c22305", allowed: all, naks: 1, nak: "c227"}, // both EAP methods are one proposal
 		{demand: "c22305", allowed: all, naks: 2, nak: "c023"},
-		{demand: "c22305", allowed: all, naks: 3, nak: "c227"},
+		{demand: "c22305", allowed: all, naks: 3, nak: "c22381"},
 		{demand: "c023", allowed: DefaultAuth(), nak: "c227"},
 		{demand: "c023", allowed: DefaultAuth(), naks: 1, nak: "c22381"},
 		{demand: "dead", allowed: DefaultAuth(), nak: "c227"},
