@@ -83,7 +83,7 @@ type Config struct {
 
 // Timers bound how long and how often a Session tries. Zero means the default of each.
 type Timers struct {
-	Restart      time.Duration // between transmissions of a request; 3 s (RFC 1661 section 4.6)
+	Restart      time.Duration // between transmissions of a request, the first being closer; 3 s (RFC 1661 section 4.6)
 	MaxConfigure int           // Configure-Requests without an answer; 10
 	MaxTerminate int           // Terminate-Requests without an answer; 2
 	MaxFailure   int           // Configure-Naks before they become Configure-Rejects; 5

@@ -53,8 +53,9 @@ type automaton struct {
 	silent bool
 
 	state    state
-	deadline time.Time // of the Restart timer; zero: stopped
-	restarts int       // the Restart counter
+	deadline time.Time     // of the Restart timer; zero: stopped
+	restarts int           // the Restart counter
+	interval time.Duration // the Restart timer's next value for Configure-Requests
 
 	request  []byte // our last Configure-Request, from its code octet on
 	id       uint8  // its identifier
@@ -338,17 +339,23 @@ func (a *automaton) receiveUnknownCode(now time.Time, p controlPacket) {
 	a.event(now, eventUnknownCode, p)
 }
 
+// firstRestart is the part of the Restart time after which a Configure-Request is first repeated; the time then doubles
+// (RFC 1661 section 4.6). The first one is often lost, since servers start their PPP only when the tunnel is up.
+const firstRestart = 6
+
 // sendConfigureRequest sends our options. A repetition after a timeout keeps its identifier, so that a slow answer to
 // the first still counts (RFC 1661 section 5.1).
 func (a *automaton) sendConfigureRequest(now time.Time, again bool) {
 	if !again || len(a.request) == 0 {
 		a.id++
+		a.interval = a.timers.Restart / firstRestart
 		options := a.layer.appendRequest(nil)
 		a.request = appendControlPacket(a.request[:0], controlPacket{codeConfigureRequest, a.id, options})
 	}
 	a.answered = false
 	a.restarts = max(a.restarts-1, 0)
-	a.deadline = now.Add(a.timers.Restart)
+	a.deadline = now.Add(a.interval)
+	a.interval = min(2*a.interval, a.timers.Restart)
 	a.send(a.protocol, a.request)
 }
 

@@ -123,7 +123,7 @@ func TestTransitionTable(t *testing.T) {
 			}
 			var visible []string
 			restarts := someCount
-			sends := false
+			sends, restart := false, 3*time.Second
 			for _, action := range c.actions {
 				switch action {
 				case "irc":
@@ -137,6 +137,9 @@ func TestTransitionTable(t *testing.T) {
 				case "scr", "str":
 					restarts--
 					sends = true
+					if action == "scr" { // a new request is repeated sooner
+						restart = 500 * time.Millisecond
+					}
 					visible = append(visible, action)
 				default:
 					visible = append(visible, action)
@@ -153,7 +156,7 @@ func TestTransitionTable(t *testing.T) {
 				if c.possible && !a.deadline.IsZero() {
 					t.Errorf("the Restart timer runs in %s", c.next)
 				}
-			case sends && !a.deadline.Equal(epoch.Add(3*time.Second)):
+			case sends && !a.deadline.Equal(epoch.Add(restart)):
 				t.Errorf("the Restart timer was not started: %v", a.deadline)
 			}
 			if got := transitions[c.event][c.state].possible; got != c.possible {
@@ -166,15 +169,15 @@ func TestTransitionTable(t *testing.T) {
 	}
 }
 
-// TestMaxConfigure: 10 Configure-Requests 3 s apart, then the layer gives up (RFC 1661 section 4.6).
+// TestMaxConfigure: 10 Configure-Requests, soon 3 s apart, then the layer gives up (RFC 1661 section 4.6).
 func TestMaxConfigure(t *testing.T) {
 	a, r := newRecording()
 	a.open(epoch)
 	a.lowerUp(epoch)
 	now := epoch
-	for !a.deadline.IsZero() {
-		if a.deadline.Sub(now) != 3*time.Second {
-			t.Fatalf("next after %v", a.deadline.Sub(now))
+	for _, wait := range []time.Duration{500, 1000, 2000, 3000, 3000, 3000, 3000, 3000, 3000, 3000} {
+		if got := a.deadline.Sub(now); got != wait*time.Millisecond {
+			t.Fatalf("next after %v, want %v ms", got, int(wait))
 		}
 		now = a.deadline
 		a.advance(now)
@@ -183,7 +186,7 @@ func TestMaxConfigure(t *testing.T) {
 	if diff := cmp.Diff(want, r.done); diff != "" {
 		t.Error(diff)
 	}
-	if a.state != stateStopped || now.Sub(epoch) != 30*time.Second {
+	if a.state != stateStopped || !a.deadline.IsZero() {
 		t.Errorf("%s after %v", a.state, now.Sub(epoch))
 	}
 }

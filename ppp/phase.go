@@ -170,7 +170,7 @@ func (s *Session) networkFinished(now time.Time) {
 	for _, failure := range []error{s.ipcp.failure, s.ipv6cp.failure} {
 		if s.networkFailure == nil && failure != nil {
 			s.networkFailure = failure
-			s.log.Warn("network protocol gave up", "err", failure)
+			s.log.Info("network protocol is not used", "cause", failure)
 		}
 	}
 	if !s.ipcp.running() && !s.ipv6cp.running() {

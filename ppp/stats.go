@@ -12,7 +12,7 @@ type Stats struct {
 	NotOpenOut  uint64 // IP packets out, whose network protocol was not open, and packets of no IP version
 	OutOfPhase  uint64 // control packets in, that came too early or too late
 	Unsupported uint64 // frames in, of protocols that we do not speak
-	TooLong     uint64 // packets out, empty or longer than the MTU
+	TooLong     uint64 // packets out, longer than the MTU
 	LinkErrors  uint64 // control packets out, that the carrier did not take
 }
 

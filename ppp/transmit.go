@@ -42,20 +42,24 @@ func (t *transmitter) writePackets(packets [][]byte, offset int) error {
 
 // admit names the protocol of a packet that may be sent now.
 func (t *transmitter) admit(packet []byte) (protocol uint16, ok bool) {
-	if len(packet) == 0 || len(packet) > t.mtu {
-		t.counters.tooLong.Add(1)
-		return 0, false
+	open := false
+	if len(packet) > 0 {
+		switch packet[0] >> 4 {
+		case 4:
+			protocol, open = protocolIPv4, t.ipv4
+		case 6:
+			protocol, open = protocolIPv6, t.ipv6
+		}
 	}
-	switch packet[0] >> 4 {
-	case 4:
-		protocol, ok = protocolIPv4, t.ipv4
-	case 6:
-		protocol, ok = protocolIPv6, t.ipv6
-	}
-	if !ok {
+	switch {
+	case !open:
 		t.counters.notOpenOut.Add(1)
+	case len(packet) > t.mtu:
+		t.counters.tooLong.Add(1)
+	default:
+		return protocol, true
 	}
-	return protocol, ok
+	return 0, false
 }
 
 // encapsulate writes the frame header into the headroom: frame[start:] is the frame. All frames of a batch start at the

@@ -1,0 +1,435 @@
+package vpnserver_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"io"
+	"log/slog"
+	"math/rand"
+	"net"
+	"net/http"
+	"net/netip"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"gateway/internal/config"
+	"gateway/internal/gateway"
+	"gateway/internal/vpnclient"
+	"gateway/internal/vpnserver"
+	"gateway/ppp"
+	"gateway/stack"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var users = map[string]string{"alice": "alice-secret", `CORP\bob`: "geheim"}
+
+// log shows what both sides say when a test fails.
+func log(t *testing.T) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func startServer(t *testing.T, c vpnserver.Config) *vpnserver.Server {
+	t.Helper()
+	c.Users = users
+	c.Log = log(t).With("side", "server")
+	c.L2TP.Log, c.PPP.Log = c.Log, c.Log
+	s, err := vpnserver.Start(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Kill)
+	return s
+}
+
+func clientConfig(t *testing.T, s *vpnserver.Server, user string) vpnclient.Config {
+	l := log(t).With("side", "client")
+	c := vpnclient.Config{Server: s.Addr().Addr().String(), Port: s.Addr().Port(), Log: l}
+	c.L2TP.Log = l
+	c.PPP = ppp.Config{Username: user, Password: users[user], Log: l}
+	return c
+}
+
+// wait bounds each test; nothing in them takes nearly so long.
+const wait = 60 * time.Second
+
+func dial(t *testing.T, c vpnclient.Config) *vpnclient.Conn {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), wait)
+	defer cancel()
+	conn, err := vpnclient.Dial(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		leave, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := conn.Close(leave); err != nil {
+			t.Errorf("closing: %v", err)
+		}
+	})
+	return conn
+}
+
+// get fetches a page of the private network through a stack.
+func get(t *testing.T, network *stack.Stack, url string) string {
+	t.Helper()
+	transport := &http.Transport{DialContext: network.DialContext}
+	defer transport.CloseIdleConnections()
+	response, err := (&http.Client{Transport: transport, Timeout: wait}).Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
+}
+
+func TestEveryLoginMethod(t *testing.T) {
+	for _, method := range []ppp.AuthMethod{ppp.AuthNone, ppp.AuthPAP, ppp.AuthCHAPMD5, ppp.AuthMSCHAP, ppp.AuthMSCHAPv2,
+		ppp.AuthEAPMD5, ppp.AuthEAPMSCHAPv2} {
+		for user := range users {
+			t.Run(method.String()+"/"+user, func(t *testing.T) {
+				s := startServer(t, vpnserver.Config{PPP: ppp.Config{Auth: []ppp.AuthMethod{method}}})
+				c := clientConfig(t, s, user)
+				c.PPP.Auth = []ppp.AuthMethod{method}
+				conn := dial(t, c)
+				if got := conn.Params().Auth; got != method {
+					t.Errorf("logged in by %v", got)
+				}
+				if got := get(t, conn.Stack(), "http://intranet.example/"); got != vpnserver.IndexPage {
+					t.Errorf("page: %q", got)
+				}
+			})
+		}
+	}
+}
+
+func TestWrongPasswordIsRefused(t *testing.T) {
+	s := startServer(t, vpnserver.Config{})
+	c := clientConfig(t, s, "alice")
+	c.PPP.Password = "wrong"
+	_, err := vpnclient.Dial(t.Context(), c)
+	if vpnclient.Judge(err) != vpnclient.Refused {
+		t.Errorf("got %v", err)
+	}
+}
+
+// RFC 2661 section 5.1.1: both ends prove that they know the secret; section
+// 4.3: and hide what they tell each other.
+func TestTunnelSecret(t *testing.T) {
+	for _, test := range []struct {
+		client, server string
+		up             bool
+	}{{"secret", "secret", true}, {"wrong", "secret", false}, {"", "secret", false}, {"secret", "", false}} {
+		t.Run(test.client+"/"+test.server, func(t *testing.T) {
+			sc := vpnserver.Config{}
+			sc.L2TP.Secret, sc.L2TP.HideAVPs = []byte(test.server), test.server != ""
+			c := clientConfig(t, startServer(t, sc), "alice")
+			c.L2TP.Secret, c.L2TP.HideAVPs = []byte(test.client), test.client != ""
+			if test.up {
+				get(t, dial(t, c).Stack(), "http://10.88.0.1/")
+				return
+			}
+			conn, err := vpnclient.Dial(t.Context(), c)
+			if err == nil {
+				conn.Close(t.Context())
+			}
+			if vpnclient.Judge(err) != vpnclient.Refused {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// RFC 2661 section 3: several sessions in one tunnel, each with its own PPP
+// and its own network.
+func TestTwoSessionsInOneTunnel(t *testing.T) {
+	s := startServer(t, vpnserver.Config{})
+	c := clientConfig(t, s, "alice")
+	conn := dial(t, c)
+	login := c.PPP
+	login.Username, login.Password = `CORP\bob`, users[`CORP\bob`]
+	ctx, cancel := context.WithTimeout(t.Context(), wait)
+	defer cancel()
+	second, err := conn.Open(ctx, login, stack.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if conn.Params().Local == second.Params().Local {
+		t.Errorf("both sessions have the address %v", second.Params().Local)
+	}
+	for _, n := range []*vpnclient.Network{conn.Network, second} {
+		if got, want := get(t, n.Stack(), "http://intranet.example/ip"), n.Params().Local.String()+"\n"; got != want {
+			t.Errorf("the private network sees %q, want %q", got, want)
+		}
+	}
+	// The end of one leaves the other alone.
+	if err := conn.Network.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := get(t, second.Stack(), "http://intranet.example/"); got != vpnserver.IndexPage {
+		t.Errorf("page: %q", got)
+	}
+	select {
+	case <-conn.Done():
+		t.Error("the tunnel ended with its first session")
+	default:
+	}
+}
+
+// RFC 2661 section 5.2.2: the LNS asks for the session (OCRQ).
+func TestSessionOpenedByTheServer(t *testing.T) {
+	s := startServer(t, vpnserver.Config{CallOut: true})
+	c := clientConfig(t, s, "alice")
+	c.WaitForCall = true
+	if got := get(t, dial(t, c).Stack(), "http://intranet.example/"); got != vpnserver.IndexPage {
+		t.Errorf("page: %q", got)
+	}
+}
+
+func TestIPv6ByRouterAdvertisement(t *testing.T) {
+	conn := dial(t, clientConfig(t, startServer(t, vpnserver.Config{}), "alice"))
+	if got := get(t, conn.Stack(), "http://[fd88::1]/ip"); !strings.HasPrefix(got, "fd99:0:0:") {
+		t.Errorf("the private network sees %q", got)
+	}
+	if got := get(t, conn.Stack(), "http://v6.intranet.example/"); got != vpnserver.IndexPage {
+		t.Errorf("page: %q", got)
+	}
+}
+
+// The server lets clients out to what its operator has listed, and to nothing else.
+func TestServerLetsOutToListedAddresses(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "outside") })}
+	go web.Serve(l)
+	t.Cleanup(func() { web.Close() })
+
+	s := startServer(t, vpnserver.Config{Out: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}})
+	conn := dial(t, clientConfig(t, s, "alice"))
+	ctx, cancel := context.WithTimeout(t.Context(), wait)
+	defer cancel()
+	if c, err := conn.Stack().DialContext(ctx, "tcp", "127.0.0.2:"+strconv.Itoa(l.Addr().(*net.TCPAddr).Port)); err == nil {
+		c.Close()
+		t.Error("reached an address that is not listed")
+	}
+	if got := get(t, conn.Stack(), "http://"+l.Addr().String()+"/"); got != "outside" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A badSocket loses 5 % of the datagrams that are sent, sends 2 % twice and
+// holds 5 % back until others have overtaken them.
+type badSocket struct {
+	vpnserver.Socket
+
+	mu   sync.Mutex
+	rand *rand.Rand
+	held [][]byte
+}
+
+func bad(seed int64) func(vpnserver.Socket) vpnserver.Socket {
+	return func(s vpnserver.Socket) vpnserver.Socket {
+		return &badSocket{Socket: s, rand: rand.New(rand.NewSource(seed))}
+	}
+}
+
+func (s *badSocket) WriteDatagrams(datagrams [][]byte, offset int, to netip.AddrPort) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out [][]byte
+	for _, d := range datagrams {
+		d = append([]byte(nil), d[offset:]...)
+		switch n := s.rand.Intn(100); {
+		case n < 5: // lost
+		case n < 7:
+			out = append(out, d, d)
+		case n < 12:
+			s.held = append(s.held, d)
+		default:
+			out = append(out, d)
+			if len(s.held) > 3 {
+				out = append(out, s.held...)
+				s.held = nil
+			}
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return s.Socket.WriteDatagrams(out, 0, to)
+}
+
+// 16 MiB arrive intact over a carrier that loses, duplicates and reorders.
+func TestTransferOverBadCarrier(t *testing.T) {
+	const size = 16 << 20
+	s := startServer(t, vpnserver.Config{WrapSocket: bad(1)})
+	c := clientConfig(t, s, "alice")
+	c.WrapSocket = func(s vpnclient.Socket) vpnclient.Socket { return bad(2)(s) }
+	conn := dial(t, c)
+
+	transport := &http.Transport{DialContext: conn.Stack().DialContext}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
+	response, err := client.Get("http://10.88.0.1/big")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, want := sha256.New(), sha256.New()
+	io.CopyN(want, vpnserver.BigFile(), size)
+	if _, err := io.CopyN(got, response.Body, size); err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if string(got.Sum(nil)) != string(want.Sum(nil)) {
+		t.Error("the download differs")
+	}
+
+	response, err = client.Post("http://10.88.0.1/upload", "application/octet-stream", io.LimitReader(vpnserver.BigFile(), size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(response.Body)
+	response.Body.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := hexSum(size); string(answer) != want {
+		t.Errorf("the upload arrived as %q, want %q", answer, want)
+	}
+}
+
+func hexSum(size int64) string {
+	sum := sha256.New()
+	io.CopyN(sum, vpnserver.BigFile(), size)
+	return strconv.FormatInt(size, 10) + " " + hexString(sum.Sum(nil)) + "\n"
+}
+
+func hexString(b []byte) string {
+	const digits = "0123456789abcdef"
+	var s strings.Builder
+	for _, c := range b {
+		s.WriteByte(digits[c>>4])
+		s.WriteByte(digits[c&15])
+	}
+	return s.String()
+}
+
+// startGateway runs the whole program on a tunnel to s and returns it when the
+// network is up.
+func startGateway(t *testing.T, s netip.AddrPort, environ ...string) *gateway.Gateway {
+	t.Helper()
+	c, err := config.Load(config.Sources{Environ: append([]string{
+		"GATEWAY_PROXY_SOCKS5=127.0.0.1:0", "GATEWAY_PROXY_HTTP=127.0.0.1:0",
+		"GATEWAY_TUNNEL_SERVER=" + s.Addr().String(), "GATEWAY_TUNNEL_L2TP_PORT=" + strconv.Itoa(int(s.Port())),
+		"GATEWAY_TUNNEL_USERNAME=alice", "GATEWAY_TUNNEL_PASSWORD=" + users["alice"]}, environ...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := gateway.New(c, log(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- g.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("the gateway ended with %v", err)
+		}
+	})
+	select {
+	case <-g.Ready():
+	case <-time.After(wait):
+		t.Fatal("the network did not come up")
+	}
+	return g
+}
+
+// A SOCKS5 client library moves DNS queries and a UDP echo through the VPN
+// (RFC 1928 section 7).
+func TestUDPAssociate(t *testing.T) {
+	const script = `
+import socket, struct, sys
+import socks
+
+def client(target):
+    s = socks.socksocket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.set_proxy(socks.SOCKS5, "127.0.0.1", int(sys.argv[1]))
+    s.settimeout(20)
+    s.connect(target)
+    return s
+
+def ask(s, data):
+    for attempt in range(5):
+        s.send(data)
+        try:
+            return s.recv(65536)
+        except socket.timeout:
+            pass
+    sys.exit("no answer")
+
+for size in 1, 100, 1300:
+    data = bytes(i % 251 for i in range(size))
+    for host in "10.88.0.1", "intranet.example":
+        if ask(client((host, 7)), data) != data:
+            sys.exit("the echo differs")
+query = struct.pack(">6H", 77, 0x100, 1, 0, 0, 0) + b"\x08intranet\x07example\x00" + struct.pack(">2H", 1, 1)
+answer = ask(client(("10.88.0.1", 53)), query)
+if answer[:2] != query[:2] or answer[-4:] != bytes([10, 88, 0, 1]):
+    sys.exit("DNS says %r" % answer)
+print("ok")
+`
+	const python = "/usr/bin/python3" // Debian's, with Debian's python3-socks
+	if err := exec.Command(python, "-c", "import socks").Run(); err != nil {
+		t.Skip("needs PySocks (Debian package python3-socks)")
+	}
+	g := startGateway(t, startServer(t, vpnserver.Config{}).Addr())
+	_, port, _ := net.SplitHostPort(g.Addr("socks5").String())
+	out, err := exec.Command(python, "-c", script, port).CombinedOutput()
+	if err != nil || string(out) != "ok\n" {
+		t.Errorf("%s, %v", out, err)
+	}
+}
+
+// The server is cut off in mid-download and comes back: the download fails,
+// the tunnel is dialed again, and the proxies have stayed where they are.
+func TestReconnect(t *testing.T) {
+	first := startServer(t, vpnserver.Config{})
+	g := startGateway(t, first.Addr(), "GATEWAY_TUNNEL_PPP_ECHO_INTERVAL=1s", "GATEWAY_TUNNEL_PPP_ECHO_FAILURES=1",
+		"GATEWAY_TUNNEL_RECONNECT_INITIAL=100ms", "GATEWAY_TUNNEL_RECONNECT_MAX=200ms")
+	transport := &http.Transport{DialContext: g.Tunnels()[0].DialContext}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
+	response, err := client.Get("http://10.88.0.1/big")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if _, err := io.CopyN(io.Discard, response.Body, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	first.Kill()
+	if _, err := io.Copy(io.Discard, response.Body); err == nil {
+		t.Error("the download ended as if it were complete")
+	}
+	startServer(t, vpnserver.Config{Listen: first.Addr()})
+	again, err := client.Get("http://10.88.0.1/") // it waits for the tunnel
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Body.Close()
+}
