@@ -274,11 +274,11 @@ func (t *Tunnel) receive(now time.Time, from netip.AddrPort, h header, body []by
 		}
 		t.dispatch(now, m)
 	}
+	t.heard = now
 	if !t.delivery.receive(now, h, body, deliver) {
 		t.endpoint.counters.badNumber.Add(1)
 		return
 	}
-	t.heard = now
 	if due(t.delivery.acknowledgeAt, now) {
 		t.delivery.acknowledge()
 	}
