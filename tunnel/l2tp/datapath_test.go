@@ -6,7 +6,11 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // void is a DatagramWriter that sends nowhere.
 type void struct{ datagrams int }
