@@ -302,7 +302,8 @@ func (s *Session) receiveEarly(h header, frame []byte) {
 func (s *Session) advance(now time.Time) {
 	if s.state != sessionEstablished {
 		if due(s.setupBy, now) {
-			s.shut(now, result{code: cdnTimeout}, &LocalError{Session: true, Kind: TimedOut, Detail: fmt.Sprintf("%v did not finish the session in time", s.tunnel.peer)})
+			s.shut(now, result{code: cdnTimeout},
+				&LocalError{Session: true, Kind: TimedOut, Detail: fmt.Sprintf("%v did not finish the session in time", s.tunnel.peer)})
 		}
 		return
 	}
