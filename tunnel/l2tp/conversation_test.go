@@ -1051,3 +1051,44 @@ func TestIPv4MappedSourceIsTheSamePeer(t *testing.T) {
 		t.Error("an IPv4-mapped source was taken for another host")
 	}
 }
+
+// What waits for others is copied, so its size has a bound as its number has.
+func TestOversizeMessagesAndFramesDoNotWait(t *testing.T) {
+	p := connected(t, Config{Sequencing: true}, Config{})
+	long := make([]byte, maxHeld+1)
+	h := header{tunnelID: p.lacSession.s.tunnel.id, sessionID: p.lacSession.s.id, sequenced: true, ns: 1}
+	p.lac.Receive(p.now, addrLNS, [][]byte{append(appendHeader(nil, h, len(long)), long...)})
+	if s := p.lacSession.s; s.order.held != 0 || s.Stats().Dropped != 1 {
+		t.Error("an oversize frame waits")
+	}
+	d := &p.dialed.delivery
+	inject(p.lac, p.now, addrLNS, header{tunnelID: p.dialed.id, ns: d.nr + 1, nr: d.ns}, long)
+	if len(d.ahead) != 0 {
+		t.Error("an oversize message waits")
+	}
+}
+
+// A random source that fails must not make IDs or challenges predictable.
+func TestFailingRandomSourceIsReplaced(t *testing.T) {
+	p := connected(t, Config{Random: strings.NewReader("")}, Config{})
+	lac, _ := p.session()
+	if a, b := p.lacSession.s.ID(), lac.s.ID(); a == 0 || b == 0 || a+1 == b {
+		t.Error("IDs:", a, b)
+	}
+	if p.dialed.ID() == 0 || lac.s.Tunnel() != p.dialed {
+		t.Error("tunnel")
+	}
+}
+
+func TestClosedTunnelsThatAreRememberedAreLimited(t *testing.T) {
+	p := newPair(t, Config{MaxTunnels: 2}, Config{MaxTunnels: 2})
+	for i := range 6 {
+		p.dial()
+		p.until(time.Second, "tunnel", func() bool { return p.lacTunnel.ups == i+1 && p.lnsTunnel.ups == i+1 })
+		p.dialed.Close(p.now)
+		p.run(100 * time.Millisecond)
+	}
+	if len(p.lac.tunnels) > 2 || len(p.lns.tunnels) > 2 {
+		t.Error("remembered:", len(p.lac.tunnels), len(p.lns.tunnels))
+	}
+}

@@ -12,7 +12,7 @@
 // The way of a message in: Endpoint.Receive (endpoint.go) cuts off the header (header.go). Data goes to Session.receive (session.go),
 // past the reorder window if it is sequenced (reorder.go), and up in batches. Control goes to its Tunnel, where delivery (reliable.go)
 // puts it in order; parseMessage (message.go) checks its AVPs against avp_table.go, and message_table.go says in which state which
-// function takes it. The way out: a handler in tunnel.go or session.go composes a message and hands it to delivery.
+// function takes it. The way out: a handler in handshake.go, tunnel.go or session.go composes a message and hands it to delivery.
 //
 // # Ownership
 //

@@ -15,22 +15,63 @@ type messageRule struct {
 	onSession     func(*Session, time.Time, *message)
 }
 
-// messageRules has one line for each message of RFC 2661 section 3.2. An SCCRQ is taken by the Endpoint, before there is a tunnel; to an
+// messageRules has one entry for each message of RFC 2661 section 3.2. An SCCRQ is taken by the Endpoint, before there is a tunnel; to an
 // existing tunnel it is never legal. A message in a state that is not listed here ends its tunnel (section 7.2.1) or session (7.4, 7.5).
 var messageRules = map[messageType]messageRule{
-	msgSCCRQ:   {required: []attribute{attrProtocolVersion, attrHostName, attrFramingCaps, attrAssignedTunnelID}},
-	msgSCCRP:   {required: []attribute{attrProtocolVersion, attrHostName, attrFramingCaps, attrAssignedTunnelID}, tunnelStates: inTunnel(tunnelWaitReply), onTunnel: (*Tunnel).receiveSCCRP},
-	msgSCCCN:   {tunnelStates: inTunnel(tunnelWaitConnect), onTunnel: (*Tunnel).receiveSCCCN},
-	msgStopCCN: {final: true, tunnelStates: inTunnel(tunnelWaitReply, tunnelWaitConnect, tunnelEstablished, tunnelClosing), onTunnel: (*Tunnel).receiveStopCCN},
-	msgHELLO:   {tunnelStates: inTunnel(tunnelWaitReply, tunnelWaitConnect, tunnelEstablished), onTunnel: (*Tunnel).ignore},
+	msgSCCRQ: {
+		required: []attribute{attrProtocolVersion, attrHostName, attrFramingCaps, attrAssignedTunnelID},
+	},
+	msgSCCRP: {
+		required:     []attribute{attrProtocolVersion, attrHostName, attrFramingCaps, attrAssignedTunnelID},
+		tunnelStates: inTunnel(tunnelWaitReply),
+		onTunnel:     (*Tunnel).receiveSCCRP,
+	},
+	msgSCCCN: {
+		tunnelStates: inTunnel(tunnelWaitConnect),
+		onTunnel:     (*Tunnel).receiveSCCCN,
+	},
+	msgStopCCN: {
+		final:        true,
+		tunnelStates: inTunnel(tunnelWaitReply, tunnelWaitConnect, tunnelEstablished, tunnelClosing),
+		onTunnel:     (*Tunnel).receiveStopCCN,
+	},
+	msgHELLO: {
+		tunnelStates: inTunnel(tunnelWaitReply, tunnelWaitConnect, tunnelEstablished),
+		onTunnel:     (*Tunnel).ignore,
+	},
 
-	msgICRQ: {required: []attribute{attrAssignedSessionID, attrCallSerialNumber}, tunnelStates: inTunnel(tunnelEstablished), onTunnel: (*Tunnel).receiveICRQ},
-	msgICRP: {required: []attribute{attrAssignedSessionID}, sessionStates: inSession(sessionWaitReply), onSession: (*Session).receiveICRP},
-	msgICCN: {required: []attribute{attrTxConnectSpeed, attrFramingType}, sessionStates: inSession(sessionWaitConnect), onSession: (*Session).receiveConnected},
+	msgICRQ: {
+		required:     []attribute{attrAssignedSessionID, attrCallSerialNumber},
+		tunnelStates: inTunnel(tunnelEstablished),
+		onTunnel:     (*Tunnel).receiveICRQ,
+	},
+	msgICRP: {
+		required:      []attribute{attrAssignedSessionID},
+		sessionStates: inSession(sessionWaitReply),
+		onSession:     (*Session).receiveICRP,
+	},
+	msgICCN: {
+		required:      []attribute{attrTxConnectSpeed, attrFramingType},
+		sessionStates: inSession(sessionWaitConnect),
+		onSession:     (*Session).receiveConnected,
+	},
 
-	msgOCRQ: {required: []attribute{attrAssignedSessionID, attrCallSerialNumber, attrMinimumBPS, attrMaximumBPS, attrBearerType, attrFramingType, attrCalledNumber}, tunnelStates: inTunnel(tunnelEstablished), onTunnel: (*Tunnel).receiveOCRQ},
-	msgOCRP: {required: []attribute{attrAssignedSessionID}, sessionStates: inSession(sessionWaitCallReply), onSession: (*Session).receiveOCRP},
-	msgOCCN: {required: []attribute{attrTxConnectSpeed, attrFramingType}, sessionStates: inSession(sessionWaitCallConnect), onSession: (*Session).receiveConnected},
+	msgOCRQ: {
+		required: []attribute{attrAssignedSessionID, attrCallSerialNumber, attrMinimumBPS, attrMaximumBPS, attrBearerType,
+			attrFramingType, attrCalledNumber},
+		tunnelStates: inTunnel(tunnelEstablished),
+		onTunnel:     (*Tunnel).receiveOCRQ,
+	},
+	msgOCRP: {
+		required:      []attribute{attrAssignedSessionID},
+		sessionStates: inSession(sessionWaitCallReply),
+		onSession:     (*Session).receiveOCRP,
+	},
+	msgOCCN: {
+		required:      []attribute{attrTxConnectSpeed, attrFramingType},
+		sessionStates: inSession(sessionWaitCallConnect),
+		onSession:     (*Session).receiveConnected,
+	},
 
 	msgCDN: {final: true, sessionStates: anySession, onSession: (*Session).receiveCDN},
 	msgWEN: {required: []attribute{attrCallErrors}, sessionStates: anySession, onSession: (*Session).ignore},

@@ -11,6 +11,7 @@ const (
 	acknowledgeDelay    = 50 * time.Millisecond // a message of ours may carry the acknowledgement meanwhile
 	fullCycle           = 31 * time.Second      // 1+2+4+8+8+8: after it the peer retransmits no more (section 5.7)
 
+	maxHeld  = 4096 // bytes of a message or frame that is copied to wait for others; longer ones are never met in earnest
 	maxQueue = 1024 // messages waiting to be acknowledged; more is a peer that makes us answer and does not listen
 )
 
@@ -124,7 +125,7 @@ func (d *delivery) receive(now time.Time, h header, body []byte, deliver func(in
 	case distance < 0: // a duplicate: the acknowledgement was lost or late
 		d.acknowledgeAt = now
 	case distance > 0:
-		if _, waits := d.ahead[h.ns]; !waits && int(distance) < d.receiveWindow {
+		if _, waits := d.ahead[h.ns]; !waits && int(distance) < d.receiveWindow && len(body) <= maxHeld {
 			d.ahead[h.ns] = incoming{h.sessionID, append([]byte(nil), body...)}
 		}
 	default:

@@ -16,7 +16,7 @@ type resultCode uint16
 
 const (
 	stopGeneral       resultCode = 1
-	stopError         resultCode = 2
+	stopError         resultCode = 2 // the error code says what
 	stopNotAuthorized resultCode = 4
 	stopVersion       resultCode = 5
 	stopShutdown      resultCode = 6
@@ -103,8 +103,8 @@ func parseResult(v []byte) (r result) {
 	}
 	if len(v) >= 4 {
 		r.error = errorCode(binary.BigEndian.Uint16(v[2:]))
-		// Some Apple peers send the error code in their own byte order.
-		if swapped := r.error<<8 | r.error>>8; int(r.error) >= len(generalErrors) && int(swapped) < len(generalErrors) {
+		// Some Apple peers send the General Error code in their own byte order.
+		if swapped := r.error<<8 | r.error>>8; r.code == stopError && int(r.error) >= len(generalErrors) && int(swapped) < len(generalErrors) {
 			r.error = swapped
 		}
 		r.text = readable(v[4:])

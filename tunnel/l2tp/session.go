@@ -280,6 +280,10 @@ func (s *Session) receive(now time.Time, h header, frame []byte) {
 		e.frames = s.order.passed(append(e.frames, frame))
 		return
 	}
+	if len(frame) > maxHeld {
+		s.counters.dropped.Add(1)
+		return
+	}
 	e.handUp(now, s) // frames that had been held must be gone before another is
 	e.frames = s.order.hold(now, h.ns, frame, e.frames)
 	e.schedule(s.order.release)
@@ -287,7 +291,7 @@ func (s *Session) receive(now time.Time, h header, frame []byte) {
 
 // receiveEarly keeps a frame that overtook the ICRP, ICCN or OCCN.
 func (s *Session) receiveEarly(h header, frame []byte) {
-	if s.state == sessionClosed || len(s.early) >= maxEarly {
+	if s.state == sessionClosed || len(s.early) >= maxEarly || len(frame) > maxHeld {
 		s.counters.dropped.Add(1)
 		return
 	}
@@ -298,7 +302,8 @@ func (s *Session) receiveEarly(h header, frame []byte) {
 func (s *Session) advance(now time.Time) {
 	if s.state != sessionEstablished {
 		if due(s.setupBy, now) {
-			s.shut(now, result{code: cdnTimeout}, &LocalError{Session: true, Kind: TimedOut, Detail: fmt.Sprintf("%v did not finish the session in time", s.tunnel.peer)})
+			s.shut(now, result{code: cdnTimeout},
+				&LocalError{Session: true, Kind: TimedOut, Detail: fmt.Sprintf("%v did not finish the session in time", s.tunnel.peer)})
 		}
 		return
 	}
@@ -379,7 +384,7 @@ func (s *Session) countReceived(frames [][]byte) {
 type SessionStats struct {
 	FramesReceived, BytesReceived uint64 // PPP frames handed up
 	FramesSent, BytesSent         uint64
-	Dropped                       uint64 // frames that came before the session was up, beyond those that are kept
+	Dropped                       uint64 // frames that came before the session was up, or out of order, and were too many or too long to keep
 	Late                          uint64 // numbered frames dropped because their number had passed
 	Reordered                     uint64 // numbered frames that had to wait for one before them
 	Lost                          uint64 // numbers that never came, or came late
