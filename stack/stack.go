@@ -86,6 +86,10 @@ type Config struct {
 	// DisableRACK recovers lost segments by duplicate acknowledgments alone (RFC 6675) instead of RFC 8985.
 	DisableRACK bool
 
+	// MinRTO is the shortest retransmission timeout of TCP. Zero means 200 ms; less than the far end's delayed acknowledgment makes
+	// TCP send again what was not lost.
+	MinRTO time.Duration
+
 	// Log gets one line per change of state. Nil discards.
 	Log *slog.Logger
 }
@@ -249,7 +253,12 @@ func (s *Stack) setTransportOptions() error {
 	if s.config.DisableRACK {
 		recovery = 0
 	}
-	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &nagle, &moderate, &receive, &send, &timeWait, &reuse, &congestion, &recovery} {
+	options := []tcpip.SettableTransportProtocolOption{&sack, &nagle, &moderate, &receive, &send, &timeWait, &reuse, &congestion, &recovery}
+	if s.config.MinRTO > 0 {
+		minRTO := tcpip.TCPMinRTOOption(s.config.MinRTO)
+		options = append(options, &minRTO)
+	}
+	for _, o := range options {
 		if err := s.net.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
 			return fmt.Errorf("stack: TCP option %T: %w", o, errnoOf(err))
 		}
