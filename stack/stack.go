@@ -66,7 +66,8 @@ type Config struct {
 	Hosts map[string][]netip.Addr
 
 	// Forward, when set, takes connections that the link sends to addresses other than ours; see Forward. It runs on a goroutine of
-	// its own for each. Nil: packets for other addresses are dropped.
+	// its own for each, which Close does not wait for: its connection fails then, and it may have others to close. Nil: packets for
+	// other addresses are dropped.
 	Forward func(*Forward)
 
 	// DisableGSO makes gVisor cut TCP data into packets by itself, DisableGRO hands each inbound packet over alone.
