@@ -110,9 +110,7 @@ func ends(id netstack.TransportEndpointID) (src, dst netip.AddrPort) {
 // forwardTCP is called by gVisor on a goroutine for each SYN.
 func (s *Stack) forwardTCP(r *tcp.ForwarderRequest) {
 	src, dst := ends(r.ID())
-	if !s.spawn(func() { s.config.Forward(&Forward{Network: "tcp", Src: src, Dst: dst, stack: s, tcp: r}) }) {
-		r.Complete(false)
-	}
+	s.config.Forward(&Forward{Network: "tcp", Src: src, Dst: dst, stack: s, tcp: r})
 }
 
 // forwardUDP is called by gVisor on the loop goroutine for a datagram of no known flow. The socket is made at once, so that the
@@ -132,8 +130,6 @@ func (s *Stack) forwardUDP(r *udp.ForwarderRequest) bool {
 	c := &forwardedPacketConn{PacketConn: s.newPacketConn(ep, queue, dst.Addr().Is6())}
 	s.forwards.Add(1)
 	s.udpForwards.Add(1)
-	if !s.spawn(func() { s.config.Forward(&Forward{Network: "udp", Src: src, Dst: dst, stack: s, udp: c}) }) {
-		_ = c.Close()
-	}
+	go s.config.Forward(&Forward{Network: "udp", Src: src, Dst: dst, stack: s, udp: c})
 	return true
 }

@@ -14,8 +14,8 @@ const (
 	// maxSegments and maxBurst bound what one super-segment becomes: what one UDP_SEGMENT send can carry.
 	maxSegments = 64
 	maxBurst    = 65507
-	// timestamps is what the option of RFC 7323 takes from each segment.
-	timestamps = 12
+	// tcpOptions is what gVisor keeps free in each segment for timestamps and SACK blocks, present or not.
+	tcpOptions = 40
 )
 
 // A link is the network interface as gVisor sees it: a link endpoint whose "hardware" does TCP segmentation. It is its own queueing
@@ -46,9 +46,9 @@ func newLink(w PacketWriter, mtu int, disableGSO bool, stats *counters) *link {
 	// A whole number of segments: a short one at the end of each super-segment would cost a packet each time. gVisor takes
 	// TCPTotalHeaderMaximumSize+1 off the size.
 	stride := mtu + w.Headroom() + w.Tailroom()
-	segments := max(1, min(maxSegments, maxBurst/stride))
-	payload := mtu - header.IPv4MinimumSize - header.TCPMinimumSize - timestamps
-	l.gsoMaxSize = uint32(min(segments*payload, 64000) + header.TCPTotalHeaderMaximumSize + 1)
+	payload := mtu - header.IPv4MinimumSize - header.TCPMinimumSize - tcpOptions
+	segments := max(1, min(maxSegments, maxBurst/stride, maxJoined/payload))
+	l.gsoMaxSize = uint32(segments*payload + header.TCPTotalHeaderMaximumSize + 1)
 	return l
 }
 

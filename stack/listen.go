@@ -32,6 +32,9 @@ func (s *Stack) ListenTCP(on netip.AddrPort) (*Listener, error) {
 	fail := func(err tcpip.Error) (*Listener, error) {
 		return nil, s.opError("listen", "tcp", nil, net.TCPAddrFromAddrPort(on), errnoOf(err))
 	}
+	if !s.mayBind(address) {
+		return fail(&tcpip.ErrBadLocalAddress{})
+	}
 	queue := new(waiter.Queue)
 	ep, err := s.net.NewEndpoint(tcp.ProtocolNumber, protocol, queue)
 	if err != nil {
@@ -58,6 +61,11 @@ func (s *Stack) ListenTCP(on netip.AddrPort) (*Listener, error) {
 	local, _ := ep.GetLocalAddress()
 	l.local = net.TCPAddrFromAddrPort(addrPortOf(local))
 	return l, nil
+}
+
+// mayBind says whether a listener may have the address. gVisor would take any.
+func (s *Stack) mayBind(address netip.Addr) bool {
+	return !address.IsValid() || address.IsUnspecified() || s.isOurs(address)
 }
 
 // bindAddressOf leaves the address out if it is unspecified.

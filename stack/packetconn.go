@@ -84,6 +84,9 @@ func (s *Stack) dialUDP(to netip.AddrPort) (*PacketConn, error) {
 func (s *Stack) ListenUDP(on netip.AddrPort) (*PacketConn, error) {
 	address := on.Addr().Unmap()
 	ipv6 := address.Is6() || !address.IsValid()
+	if !s.mayBind(address) {
+		return nil, s.opError("listen", "udp", nil, net.UDPAddrFromAddrPort(on), syscall.EADDRNOTAVAIL)
+	}
 	ep, queue, err := s.newUDPEndpoint(ipv6)
 	if err == nil {
 		if address.Is6() {

@@ -66,7 +66,8 @@ type Config struct {
 	Hosts map[string][]netip.Addr
 
 	// Forward, when set, takes connections that the link sends to addresses other than ours; see Forward. It runs on a goroutine of
-	// its own for each. Nil: packets for other addresses are dropped.
+	// its own for each, which Close does not wait for: its connection fails then, and it may have others to close. Nil: packets for
+	// other addresses are dropped.
 	Forward func(*Forward)
 
 	// DisableGSO makes gVisor cut TCP data into packets by itself, DisableGRO hands each inbound packet over alone.
@@ -85,6 +86,10 @@ type Config struct {
 	Congestion string
 	// DisableRACK recovers lost segments by duplicate acknowledgments alone (RFC 6675) instead of RFC 8985.
 	DisableRACK bool
+
+	// MinRTO is the shortest retransmission timeout of TCP. Zero means 200 ms; less than the far end's delayed acknowledgment makes
+	// TCP send again what was not lost.
+	MinRTO time.Duration
 
 	// Log gets one line per change of state. Nil discards.
 	Log *slog.Logger
@@ -249,7 +254,12 @@ func (s *Stack) setTransportOptions() error {
 	if s.config.DisableRACK {
 		recovery = 0
 	}
-	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &nagle, &moderate, &receive, &send, &timeWait, &reuse, &congestion, &recovery} {
+	options := []tcpip.SettableTransportProtocolOption{&sack, &nagle, &moderate, &receive, &send, &timeWait, &reuse, &congestion, &recovery}
+	if s.config.MinRTO > 0 {
+		minRTO := tcpip.TCPMinRTOOption(s.config.MinRTO)
+		options = append(options, &minRTO)
+	}
+	for _, o := range options {
 		if err := s.net.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
 			return fmt.Errorf("stack: TCP option %T: %w", o, errnoOf(err))
 		}
