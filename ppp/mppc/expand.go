@@ -64,12 +64,9 @@ func (d *Decompressor) decode(src []byte) (end int, err error) {
 	for r.left >= 8 { // fewer are padding: the shortest token has 8
 		r.fill()
 		if r.word>>62 != 3 {
-			b := byte(r.word >> 56) // 0, 7 bits
-			n := 8
-			if r.word>>63 == 1 {
-				b = byte(r.word>>55) | 0x80 // 10, 7 bits
-				n = 9
-			}
+			high := int(r.word >> 63) // 0, 7 bits; or 10, 7 bits. No branch: in dense data it would be a coin toss
+			b := byte(r.word>>(56-high)) | byte(high<<7)
+			n := 8 + high
 			if r.left < n {
 				return 0, ErrTruncated
 			}

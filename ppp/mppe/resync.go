@@ -1,0 +1,88 @@
+package mppe
+
+import (
+	"encoding/binary"
+
+	"gateway/ppp/mppc"
+)
+
+// maxUnseen is how many key changes are tried that no received packet told of. Linux makes one for each Reset-Request it
+// answers, and the answer may be lost.
+const maxUnseen = 8
+
+// resynchronise finds the key of a flushed packet in stateful mode, ahead counts after the last good one.
+//
+// The key has changed with every flag packet since, this one included. What else happened is ambiguous: on a flushed packet
+// that is no flag packet RFC 3078 section 8 and FreeBSD start the current key again, while Linux and lwIP take the next
+// key, and have done so too for flushed packets that were lost. So the candidates are tried in turn on the first bytes,
+// and the one that makes the best packet of them is it. A peer can so be of either kind, and lose its answers.
+func (d *Decoder) resynchronise(body []byte, h mppc.Header, ahead int) (key sessionKey, v Verdict) {
+	key = d.key
+	for i := 1; i <= ahead; i++ {
+		if isFlag(d.count + uint16(i)) {
+			key.rekey(&d.cipher)
+		}
+	}
+	unseen := maxUnseen
+	if ahead == 1 && !d.lost { // nothing is missing: a flag packet has one key, another one of the two kinds
+		if isFlag(h.Count()) {
+			return key, Opened
+		}
+		unseen = 1
+	}
+	var best sessionKey
+	bestLikeness := 0
+	for n := 0; ; n++ {
+		if l := d.likeness(body, &key); l > bestLikeness && (l > weak || n <= 1) {
+			best, bestLikeness = key, l
+		}
+		if n == unseen {
+			break
+		}
+		key.rekey(&d.cipher)
+	}
+	if bestLikeness == 0 {
+		d.lose()
+		return key, Garbled
+	}
+	return best, Opened
+}
+
+// How much a decrypted packet looks like one.
+const (
+	weak   = iota + 1 // its protocol number is allowed: one in 600 random ones
+	strong            // it is 0021 or 0057 and the version of IP fits: one in 4000, or 10^6 if the number has two bytes
+	sure              // and so does the length of the IP packet
+)
+
+// likeness decrypts the first bytes of body with key and judges them. Compressed data needs no other treatment: after a
+// flush the history is empty, so that the first bytes of a packet can only be literals, and those below 80 stand for
+// themselves (RFC 2118 section 4.1).
+func (d *Decoder) likeness(body []byte, key *sessionKey) int {
+	var start [8]byte
+	b := start[:copy(start[:], body)]
+	d.cipher.setKey(&key.key)
+	d.cipher.xor(b)
+
+	protocol, ip, ok := split(b)
+	if !ok || len(ip) == 0 {
+		return 0
+	}
+	field := len(b) - len(ip) // the protocol's
+	size := len(body) - field
+	switch version := ip[0] >> 4; {
+	case protocol == 0x21 && version == 4:
+		if len(ip) >= 4 && int(binary.BigEndian.Uint16(ip[2:])) == size {
+			return sure
+		}
+		return strong
+	case protocol == 0x57 && version == 6:
+		if len(ip) >= 6 && int(binary.BigEndian.Uint16(ip[4:]))+40 == size {
+			return sure
+		}
+		return strong
+	case field == 2:
+		return weak
+	}
+	return 0
+}
