@@ -39,6 +39,9 @@ const (
 	scoreLate    = 1
 	scoreBad     = 100
 	scoreAtLimit = 1600
+
+	// After so many late packets in a row it is rather our count that went wrong: stateful mode asks for a reset then.
+	maxLate = 32
 )
 
 // Decoder takes apart the packets of one direction. It is not for concurrent use.
@@ -51,7 +54,8 @@ type Decoder struct {
 	lost         bool               // stateful: nothing can be read until a flushed packet comes
 	earned       int                // key changes that may be spent
 	score        int
-	opened       bool // there has been a good packet
+	opened       bool // there has been a packet that was sure to be one
+	late         int  // late packets in a row
 	last         Verdict
 }
 
@@ -79,11 +83,19 @@ func (d *Decoder) Open(dst, data []byte) (packet, extended []byte, v Verdict) {
 	d.last = v
 	switch v {
 	case Opened:
-		d.opened = true
-		d.score /= 2
+		d.late = 0
+		if judge(packet, len(packet)) > weak {
+			d.score /= 2
+			d.opened = true
+		}
 	case Unexpected, Garbled:
 		d.score += scoreBad
-	case Late, TooFar:
+	case Late:
+		if d.late++; d.late == maxLate && !d.bits.Has(Stateless) {
+			d.lose() // it is our count that is wrong
+		}
+		d.score += scoreLate
+	case TooFar:
 		d.score += scoreLate
 	}
 	return packet, extended, v
@@ -124,8 +136,16 @@ func (d *Decoder) open(dst, data []byte) (packet, extended []byte, v Verdict) {
 }
 
 // openStateless: each packet has a key of its own, as many changes away as its count is (RFC 3078 section 8.1). The key is
-// kept only if the packet turns out to be one, so that a forged or damaged one leaves no trace.
+// kept only if the packet turns out to be one, so that a forged or damaged one leaves no trace. Without encryption the
+// count says nothing.
 func (d *Decoder) openStateless(dst, body []byte, h mppc.Header) (packet, extended []byte, v Verdict) {
+	if !d.bits.Encrypts() {
+		packet, extended, found := d.expand(dst, body, h)
+		if found == nothing {
+			return nil, dst, Garbled
+		}
+		return packet, extended, Opened
+	}
 	ahead := int((h.Count() - d.count) & uint16(mppc.CountMask))
 	d.earned = min(d.earned+keysEarned, maxAhead)
 	switch {
@@ -136,21 +156,31 @@ func (d *Decoder) openStateless(dst, body []byte, h mppc.Header) (packet, extend
 	case ahead > d.earned:
 		return nil, dst, TooFar
 	}
+	d.earned -= ahead
 	key := d.key
-	if d.bits.Encrypts() {
-		d.earned -= ahead
-		for range ahead {
-			key.rekey(&d.cipher)
-		}
-		d.cipher.setKey(&key.key)
-		d.cipher.xor(body)
+	for range ahead {
+		key.rekey(&d.cipher)
 	}
-	packet, extended, ok := d.expand(dst, body, h)
-	if !ok {
-		return nil, extended, Garbled
+	d.cipher.setKey(&key.key)
+	d.cipher.xor(body)
+	packet, extended, found := d.expand(dst, body, h)
+	if found < needed(ahead) {
+		return nil, dst, Garbled
 	}
 	d.key, d.count = key, h.Count()
 	return packet, extended, Opened
+}
+
+// needed is how sure a packet must be for the key to be taken that many changes forward: the further, the more would be
+// lost by a mistake.
+func needed(ahead int) likeness {
+	switch {
+	case ahead == 1:
+		return weak
+	case ahead <= keysEarned:
+		return strong
+	}
+	return sure
 }
 
 // openStateful: one keystream goes on from packet to packet, and so does the history. After a loss only a flushed packet
@@ -179,10 +209,10 @@ func (d *Decoder) openStateful(dst, body []byte, h mppc.Header) (packet, extende
 	if d.bits.Encrypts() {
 		d.cipher.xor(body)
 	}
-	packet, extended, ok := d.expand(dst, body, h)
-	if !ok {
+	packet, extended, found := d.expand(dst, body, h)
+	if found == nothing {
 		d.lose() // the cipher or the history has gone astray
-		return nil, extended, Garbled
+		return nil, dst, Garbled
 	}
 	d.key, d.count, d.lost = key, h.Count(), false
 	return packet, extended, Opened
@@ -196,35 +226,20 @@ func (d *Decoder) lose() {
 	}
 }
 
-// expand undoes the compression, if any, and checks that a packet of an allowed protocol came out.
-func (d *Decoder) expand(dst, body []byte, h mppc.Header) (packet, extended []byte, ok bool) {
+// expand undoes the compression, if any, and judges what came out.
+func (d *Decoder) expand(dst, body []byte, h mppc.Header) (packet, extended []byte, found likeness) {
 	packet, extended = body, dst
 	switch {
 	case h.Has(mppc.Compressed):
 		var err error
 		if extended, err = d.decompressor.Expand(dst, body, h); err != nil {
-			return nil, dst, false
+			return nil, dst, nothing
 		}
 		packet = extended[len(dst):]
 	case d.decompressor != nil:
 		d.decompressor.Note(h)
 	}
-	if _, _, ok := split(packet); !ok {
-		return nil, dst, false
-	}
-	return packet, extended, true
-}
-
-// split takes off the protocol field, of one byte or two, and returns its low byte; ok is false if it is none that may be
-// encrypted. The last bit of the number is set, and only there (RFC 1661 section 2).
-func split(packet []byte) (protocol byte, information []byte, ok bool) {
-	if len(packet) >= 2 && packet[0] == 0 {
-		packet = packet[1:]
-	}
-	if len(packet) == 0 || packet[0]&1 == 0 || !Carries(uint16(packet[0])) {
-		return 0, nil, false
-	}
-	return packet[0], packet[1:], true
+	return packet, extended, judge(packet, len(packet))
 }
 
 // Wipe overwrites the keys and what was expanded last. The Decoder is not usable any more.

@@ -31,45 +31,55 @@ func (d *Decoder) resynchronise(body []byte, h mppc.Header, ahead int) (key sess
 		unseen = 1
 	}
 	var best sessionKey
-	bestLikeness := 0
+	found := nothing
 	for n := 0; ; n++ {
-		if l := d.likeness(body, &key); l > bestLikeness && (l > weak || n <= 1) {
-			best, bestLikeness = key, l
+		if l := d.tryKey(body, &key); l > found && (l > weak || n <= 1) {
+			best, found = key, l
 		}
 		if n == unseen {
 			break
 		}
 		key.rekey(&d.cipher)
 	}
-	if bestLikeness == 0 {
+	if found == nothing {
 		d.lose()
 		return key, Garbled
 	}
 	return best, Opened
 }
 
-// How much a decrypted packet looks like one.
+// tryKey decrypts a copy of the first bytes of body with key and judges them. Compressed data needs no other treatment:
+// after a flush the history is empty, so that the first bytes of a packet can only be literals, and those below 80 stand
+// for themselves (RFC 2118 section 4.1).
+func (d *Decoder) tryKey(body []byte, key *sessionKey) likeness {
+	var start [8]byte
+	n := copy(start[:], body)
+	d.cipher.setKey(&key.key)
+	d.cipher.xor(start[:n])
+	return judge(start[:n], len(body))
+}
+
+// likeness is how much decrypted bytes look like a packet. There is no integrity check to ask.
+type likeness uint8
+
 const (
-	weak   = iota + 1 // its protocol number is allowed: one in 600 random ones
-	strong            // it is 0021 or 0057 and the version of IP fits: one in 4000, or 10^6 if the number has two bytes
-	sure              // and so does the length of the IP packet
+	nothing likeness = iota
+	weak             // the protocol number may be encrypted and has two bytes: so are one in 600 random packets
+	strong           // it is 0021 or 0057, and the version of IP fits: one in 10^6, or one in 2000 if it has one byte
+	sure             // and so does the length of the IP packet
 )
 
-// likeness decrypts the first bytes of body with key and judges them. Compressed data needs no other treatment: after a
-// flush the history is empty, so that the first bytes of a packet can only be literals, and those below 80 stand for
-// themselves (RFC 2118 section 4.1).
-func (d *Decoder) likeness(body []byte, key *sessionKey) int {
-	var start [8]byte
-	b := start[:copy(start[:], body)]
-	d.cipher.setKey(&key.key)
-	d.cipher.xor(b)
-
-	protocol, ip, ok := split(b)
-	if !ok || len(ip) == 0 {
-		return 0
+// judge looks at the start of a packet of size bytes: at its protocol field, of one byte or two, and what follows.
+func judge(start []byte, size int) likeness {
+	field := 1
+	if len(start) > 0 && start[0] == 0 {
+		field = 2
 	}
-	field := len(b) - len(ip) // the protocol's
-	size := len(body) - field
+	if len(start) <= field {
+		return nothing
+	}
+	protocol, ip := start[field-1], start[field:]
+	size -= field
 	switch version := ip[0] >> 4; {
 	case protocol == 0x21 && version == 4:
 		if len(ip) >= 4 && int(binary.BigEndian.Uint16(ip[2:])) == size {
@@ -81,8 +91,8 @@ func (d *Decoder) likeness(body []byte, key *sessionKey) int {
 			return sure
 		}
 		return strong
-	case field == 2:
+	case field == 2 && protocol&1 == 1 && Carries(uint16(protocol)): // the last bit is set: RFC 1661 section 2
 		return weak
 	}
-	return 0
+	return nothing
 }
