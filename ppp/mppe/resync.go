@@ -31,9 +31,9 @@ func (d *Decoder) resynchronise(body []byte, h mppc.Header, ahead int) (key sess
 		unseen = 1
 	}
 	var best sessionKey
-	found := nothing
+	found := weak // not enough: there will be a better packet
 	for n := 0; ; n++ {
-		if l := d.tryKey(body, &key); l > found && (l > weak || n <= 1) {
+		if l := d.tryKey(body, &key); l > found {
 			best, found = key, l
 		}
 		if n == unseen {
@@ -41,7 +41,7 @@ func (d *Decoder) resynchronise(body []byte, h mppc.Header, ahead int) (key sess
 		}
 		key.rekey(&d.cipher)
 	}
-	if found == nothing {
+	if found == weak {
 		d.lose()
 		return key, Garbled
 	}
