@@ -62,6 +62,8 @@ func (c *Compressor) Compress(packet []byte) (n int, flags Header) {
 	flags = Compressed
 	if c.at+len(packet) >= HistorySize {
 		c.restart()
+	}
+	if c.at == 0 { // also where it goes without saying: Microsoft's own compressors say it
 		flags |= AtFront
 	}
 	end := c.at + copy(c.history[c.at:], packet)

@@ -46,7 +46,7 @@ func TestCompressGivesThePublishedTokens(t *testing.T) {
 		var c Compressor
 		packet := []byte(v.packet)
 		n, flags := c.Compress(packet)
-		if flags != Compressed || !bytes.Equal(packet[:n], unhex(t, v.tokens)) {
+		if flags != Compressed|AtFront || !bytes.Equal(packet[:n], unhex(t, v.tokens)) {
 			t.Errorf("%s: got %x with flags %04x, want %s", v.name, packet[:n], flags, v.tokens)
 		}
 	}
@@ -156,7 +156,7 @@ func TestIncompressiblePacketFlushesTheHistory(t *testing.T) {
 	text := func() []byte { return bytes.Repeat([]byte("some text "), 20) }
 	noise := corpora(t)["random"]
 
-	want := []Header{Compressed, 0, 0, Compressed | Flushed, Compressed}
+	want := []Header{Compressed | AtFront, 0, 0, Compressed | AtFront | Flushed, Compressed}
 	for i, packet := range [][]byte{text(), bytes.Clone(noise[:500]), bytes.Clone(noise[500:700]), text(), text()} {
 		if _, flags := c.Compress(packet); flags != want[i] {
 			t.Errorf("packet %d: flags %04x, want %04x", i, flags, want[i])
@@ -193,7 +193,7 @@ func TestResetMakesPacketsIndependent(t *testing.T) {
 		c.Reset()
 		buf := bytes.Clone(packet)
 		n, flags := c.Compress(buf)
-		if flags != Compressed|Flushed {
+		if flags != Compressed|AtFront|Flushed {
 			t.Fatalf("packet %d: flags %04x", i, flags)
 		}
 		if first == nil {

@@ -101,7 +101,7 @@ func newSessionKey(start StartKey, bits Bits) (k sessionKey) {
 	return k
 }
 
-// next is GetNewKeyFromSHA (RFC 3079 section 3.4) of the start key and the current key.
+// next is GetNewKeyFromSHA (RFC 3078 section 7.3) of the start key and the current key.
 func (k *sessionKey) next() (key [16]byte) {
 	var block [2*16 + 2*padLen]byte
 	b := append(block[:0], k.start[:k.size]...)

@@ -13,7 +13,7 @@ const maxUnseen = 8
 // resynchronise finds the key of a flushed packet in stateful mode, ahead counts after the last good one.
 //
 // The key has changed with every flag packet since, this one included. What else happened is ambiguous: on a flushed packet
-// that is no flag packet RFC 3078 section 8 and FreeBSD start the current key again, while Linux and lwIP take the next
+// that is no flag packet RFC 3078 section 8.2 and FreeBSD start the current key again, while Linux and lwIP take the next
 // key, and have done so too for flushed packets that were lost. So the candidates are tried in turn on the first bytes,
 // and the one that makes the best packet of them is it. A peer can so be of either kind, and lose its answers.
 func (d *Decoder) resynchronise(body []byte, h mppc.Header, ahead int) (key sessionKey, v Verdict) {
@@ -36,7 +36,7 @@ func (d *Decoder) resynchronise(body []byte, h mppc.Header, ahead int) (key sess
 		if l := d.tryKey(body, &key); l > found {
 			best, found = key, l
 		}
-		if n == unseen {
+		if n == unseen || found == sure {
 			break
 		}
 		key.rekey(&d.cipher)
@@ -66,7 +66,7 @@ const (
 	nothing likeness = iota
 	weak             // the protocol number may be encrypted and has two bytes: so are one in 600 random packets
 	strong           // it is 0021 or 0057, and the version of IP fits: one in 10^6, or one in 2000 if it has one byte
-	sure             // and so does the length of the IP packet
+	sure             // and so does the length of the IP packet: nobody pads with MPPE (RFC 3078 section 3)
 )
 
 // judge looks at the start of a packet of size bytes: at its protocol field, of one byte or two, and what follows.

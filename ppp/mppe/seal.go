@@ -92,8 +92,8 @@ func (e *Encoder) fresh() bool {
 func isFlag(count uint16) bool { return count&0xff == 0xff }
 
 // changeKey sets up the cipher for a packet with Flushed. In stateful mode receivers do not agree on the key of such a
-// packet: by RFC 3078 section 8 it is the current one again, which would use the same keystream twice; Linux takes the
-// next one. On a flag packet all of them take the next one, if Flushed is set too (Linux wants that). So only flag packets
+// packet: by RFC 3078 section 8.2 it is the current one again, which uses the same keystream twice (section 9); Linux takes
+// the next one. On a flag packet all of them take the next one, if Flushed is set too (Linux wants that). So only flag packets
 // are ever flushed: after a Reset-Request the coherency count jumps to the next one. Receivers take that for a loss of
 // the packets between, which Flushed mends at once.
 func (e *Encoder) changeKey() {
