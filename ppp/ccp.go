@@ -17,22 +17,24 @@ const compressedHeader = 2
 // A compressor turns packets into the information of 00FD frames. It is called with the session's tx lock held, in the
 // order in which the frames leave.
 type compressor interface {
-	// compress is given a protocol field and a packet, buf[offset:], and returns buf, perhaps shorter, in which
-	// [offset-compressedHeader:] is the information of the 00FD frame. It never grows the packet and never allocates.
-	compress(buf []byte, offset int) []byte
-	// reset answers a Reset-Request (RFC 1962 section 3).
-	reset()
+	// Seal is given protocol fields and packets, bufs[i][offset:]. Afterwards bufs[i], perhaps shorter, has the
+	// information of a 00FD frame in [offset-compressedHeader:]. It allocates nothing.
+	Seal(bufs [][]byte, offset int)
+	// Reset takes a Reset-Request: the next packet must be readable without those before it (RFC 1962 section 3).
+	Reset()
 }
 
 // A decompressor is the opposite of a compressor. Loop goroutine only.
 type decompressor interface {
-	// decompress is given the information of a 00FD frame and returns protocol field and packet, which stay valid
-	// until the batch has been handed up. ok is false for what must be dropped; wantReset, for what needs a
-	// Reset-Request to go on.
-	decompress(information []byte) (datagram []byte, ok, wantReset bool)
-	// reset takes a Reset-Ack (RFC 1962 section 3).
-	reset()
+	// open is given the information of a 00FD frame, which is overwritten, and returns protocol field and packet,
+	// which lie in data or were appended to dst. The extended dst is returned always; ok is false for what must be dropped.
+	open(dst, data []byte) (datagram, extended []byte, ok bool)
+	// needsReset tells whether nothing can be read before a Reset-Request is answered.
+	needsReset() bool
 }
+
+// resetInterval is the time between Reset-Requests, of which any may be lost.
+const resetInterval = time.Second
 
 // A ccp is the Compression Control Protocol (RFC 1962). It waits for the peer to begin, since we have no method of our
 // own to propose, and rejects all that it does not know. It may then open with no compression at all.
@@ -44,7 +46,8 @@ type ccp struct {
 	// What up hands to the data path; nil: packets go as they are.
 	compressor   compressor
 	decompressor decompressor
-	resetID      uint8 // of our last Reset-Request
+	resetID      uint8     // of our last Reset-Request
+	resetAt      time.Time // when it was sent
 }
 
 func (c *ccp) appendRequest(dst []byte) []byte { return dst }
@@ -67,10 +70,7 @@ func (c *ccp) receiveCode(_ time.Time, p controlPacket) bool {
 			c.session.tx.resetCompressor()
 			c.sendPacket(controlPacket{code: codeResetAck, id: p.id})
 		}
-	case codeResetAck:
-		if c.state == stateOpened && c.decompressor != nil && p.id == c.resetID {
-			c.decompressor.reset()
-		}
+	case codeResetAck: // the packet that follows says by itself that it begins anew (RFC 2118 section 2.3, RFC 3078 section 4.2)
 	default:
 		return false
 	}
@@ -78,7 +78,11 @@ func (c *ccp) receiveCode(_ time.Time, p controlPacket) bool {
 }
 
 // requestReset asks the peer to begin its history anew.
-func (c *ccp) requestReset() {
+func (c *ccp) requestReset(now time.Time) {
+	if now.Sub(c.resetAt) < resetInterval {
+		return
+	}
+	c.resetAt = now
 	c.resetID++
 	c.sendPacket(controlPacket{code: codeResetRequest, id: c.resetID})
 }

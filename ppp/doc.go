@@ -13,12 +13,17 @@
 //	option.go      RFC 1661 section 6: configuration options
 //	fsm_table.go   RFC 1661 section 4.1: the automaton as a table
 //	fsm.go         the automaton that LCP and all network control protocols share
-//	session.go     the phases of a link (RFC 1661 section 3), and the way of a packet
+//	config.go      what a link may agree to, and what it did agree to
+//	session.go     the Session and the way of a packet inward
+//	transmit.go    the way of a packet outward
+//	phase.go       the phases of a link (RFC 1661 section 3)
 //	lcp.go         RFC 1661 section 6, RFC 1570: Link Control Protocol
 //	auth.go …      RFC 1334, 1994, 2433, 2759, 3748: authentication
 //	ccp.go         RFC 1962: Compression Control Protocol
 //	ipcp.go        RFC 1332, RFC 1877: IPv4
 //	ipv6cp.go      RFC 5072: IPv6
+//	errors.go      how a link ends, with stage, cause and advice
+//	stats.go       counters
 //
 // Words: a frame is PPP, a packet is IP, a datagram is UDP. A control packet is what RFC 1661 section 5 calls an LCP
 // packet: code, identifier, length, data.

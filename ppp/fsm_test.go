@@ -292,7 +292,7 @@ func TestRepeatedRequestOfAnOpenLayer(t *testing.T) {
 	if diff := cmp.Diff([]string{"tld", "scr", "sca"}, r.done); diff != "" || a.state != stateAckSent {
 		t.Errorf("anew: %s %s", a.state, diff)
 	}
-	a, r = open()
+	a, _ = open()
 	a.receive(epoch.Add(time.Second), []byte{codeConfigureRequest, 6, 0, 4})
 	if a.state != stateAckSent {
 		t.Errorf("another identifier: %s", a.state)

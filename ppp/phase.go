@@ -130,7 +130,7 @@ func (s *Session) linkReopened(now time.Time) {
 	if s.phase != phaseTerminate {
 		s.phase = phaseEstablish
 		s.deadline = now.Add(s.config.Timers.Establish)
-		s.log.Info("LCP is negotiated again")
+		s.log.Info("LCP is no longer open")
 	}
 	for _, a := range []*automaton{&s.ccp.automaton, &s.ipcp.automaton, &s.ipv6cp.automaton} {
 		if a.state > stateStarting {

@@ -123,6 +123,7 @@ type receiver struct {
 	ipv4, ipv6   bool // the network protocol is open
 	decompressor decompressor
 	packets      [][]byte // the batch that is being gathered
+	expanded     []byte   // what the decompressor made of it
 }
 
 // receiveFrame takes one frame: IP packets join the batch, control packets are handled at once. The batch is
@@ -130,7 +131,7 @@ type receiver struct {
 func (s *Session) receiveFrame(now time.Time, frame []byte) {
 	protocol, information, err := parseFrame(frame)
 	if err == nil && protocol == protocolCompressed {
-		protocol, information, err = s.decompress(information)
+		protocol, information, err = s.decompress(now, information)
 	}
 	if err != nil {
 		s.counters.malformed.Add(1)
@@ -158,22 +159,24 @@ func (s *Session) gather(packet []byte, open bool) {
 
 // deliver hands the batch up.
 func (s *Session) deliver() {
-	if len(s.rx.packets) == 0 {
-		return
+	if len(s.rx.packets) > 0 {
+		s.handler.HandlePackets(s.rx.packets)
+		clear(s.rx.packets)
+		s.rx.packets = s.rx.packets[:0]
 	}
-	s.handler.HandlePackets(s.rx.packets)
-	clear(s.rx.packets)
-	s.rx.packets = s.rx.packets[:0]
+	s.rx.expanded = s.rx.expanded[:0]
 }
 
 // decompress takes the information of a 00FD frame.
-func (s *Session) decompress(information []byte) (protocol uint16, packet []byte, err error) {
+func (s *Session) decompress(now time.Time, information []byte) (protocol uint16, packet []byte, err error) {
 	if s.rx.decompressor == nil {
 		return 0, nil, errNotCompressing
 	}
-	datagram, ok, wantReset := s.rx.decompressor.decompress(information)
-	if wantReset {
-		s.ccp.requestReset()
+	var datagram []byte
+	var ok bool
+	datagram, s.rx.expanded, ok = s.rx.decompressor.open(s.rx.expanded, information)
+	if s.rx.decompressor.needsReset() {
+		s.ccp.requestReset(now)
 	}
 	if !ok {
 		return 0, nil, errUndecodable

@@ -27,17 +27,31 @@ func (t *transmitter) writePackets(packets [][]byte, offset int) error {
 	if t.ended {
 		return ErrClosed
 	}
-	start := offset // of the frames
 	for _, packet := range packets {
 		protocol, ok := t.admit(packet[offset:])
 		if !ok {
 			continue
 		}
-		var frame []byte
-		frame, start = t.encapsulate(packet, offset, protocol)
-		t.frames = append(t.frames, frame)
+		packet[offset-2], packet[offset-1] = byte(protocol>>8), byte(protocol)
+		t.frames = append(t.frames, packet)
+	}
+	start := offset - 2 // of the frames
+	if t.compressor != nil {
+		t.compressor.Seal(t.frames, start)
+		start = t.prefix(start-compressedHeader, byte(protocolCompressed>>8), byte(protocolCompressed&0xff))
+	}
+	if !t.bare {
+		start = t.prefix(start, addressAllStations, controlUI)
 	}
 	return t.flush(start)
+}
+
+// prefix writes two octets in front of each frame, and returns where the frames then start.
+func (t *transmitter) prefix(start int, first, second byte) int {
+	for _, frame := range t.frames {
+		frame[start-2], frame[start-1] = first, second
+	}
+	return start - 2
 }
 
 // admit names the protocol of a packet that may be sent now.
@@ -60,25 +74,6 @@ func (t *transmitter) admit(packet []byte) (protocol uint16, ok bool) {
 		return protocol, true
 	}
 	return 0, false
-}
-
-// encapsulate writes the frame header into the headroom: frame[start:] is the frame. All frames of a batch start at the
-// same place.
-func (t *transmitter) encapsulate(packet []byte, offset int, protocol uint16) (frame []byte, start int) {
-	if t.compressor != nil {
-		offset -= compressedProtocol
-		packet[offset], packet[offset+1] = byte(protocol>>8), byte(protocol)
-		packet = t.compressor.compress(packet, offset)
-		offset -= compressedHeader
-		protocol = protocolCompressed
-	}
-	offset -= 2
-	packet[offset], packet[offset+1] = byte(protocol>>8), byte(protocol)
-	if !t.bare {
-		offset -= 2
-		packet[offset], packet[offset+1] = addressAllStations, controlUI
-	}
-	return packet, offset
 }
 
 // flush hands the batch to the carrier and forgets it.
@@ -141,6 +136,6 @@ func (t *transmitter) resetCompressor() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.compressor != nil {
-		t.compressor.reset()
+		t.compressor.Reset()
 	}
 }
