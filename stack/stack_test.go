@@ -13,6 +13,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -125,14 +126,14 @@ func TestMTUIsNeverExceeded(t *testing.T) {
 		t.Run(fmt.Sprint(mtu), func(t *testing.T) {
 			ca, cb := configA(), configB()
 			ca.MTU, cb.MTU = mtu, mtu
-			longest := 0
+			var longest atomic.Int64
 			a, b := pair(t, ca, cb, func(ab, _ *wire) {
-				ab.tap = func(p []byte) { longest = max(longest, len(p)) }
+				ab.tap = func(p []byte) { longest.Store(max(longest.Load(), int64(len(p)))) }
 			})
 			c, d := connect(t, a, b, addrB)
 			transfer(t, c, d, randomBytes(300_000))
-			if longest > mtu || longest < mtu-tcpOptions {
-				t.Errorf("longest packet %d at MTU %d", longest, mtu)
+			if n := int(longest.Load()); n > mtu || n < mtu-tcpOptions {
+				t.Errorf("longest packet %d at MTU %d", n, mtu)
 			}
 		})
 	}
