@@ -49,9 +49,12 @@ func TestDataPathAllocatesNothing(t *testing.T) {
 	}
 }
 
-// HandlePackets allocates nothing either for packets that gVisor drops after its checks, and next to nothing for those that it
-// queues: far below one allocation a packet.
+// HandlePackets allocates nothing either, as long as the garbage collector leaves the pools alone. BenchmarkInbound shows the same for
+// packets that are read from a connection.
 func TestHandlePacketsAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector empties pools")
+	}
 	s, err := New(configB(), discard{})
 	if err != nil {
 		t.Fatal(err)

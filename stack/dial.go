@@ -46,6 +46,10 @@ func (s *Stack) DialContext(ctx context.Context, network, address string) (net.C
 	if err != nil {
 		return fail(err)
 	}
+	if a := addresses[0]; a.IsLoopback() || a.IsUnspecified() {
+		// RFC 1122 section 3.2.1.3: such addresses must not appear outside a host.
+		return nil, s.opError("connect", network[:3], nil, net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, uint16(port))), syscall.ENETUNREACH)
+	}
 	if network[:3] == "udp" {
 		c, err := s.dialUDP(netip.AddrPortFrom(addresses[0], uint16(port)))
 		if err != nil {

@@ -218,6 +218,9 @@ func (c *PacketConn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	if !address.IsValid() || !c.ipv6 && address.Is6() {
 		return 0, c.opError("write", net.UDPAddrFromAddrPort(to), syscall.EAFNOSUPPORT)
 	}
+	if address.IsLoopback() || address.IsUnspecified() { // as in DialContext
+		return 0, c.opError("write", net.UDPAddrFromAddrPort(to), syscall.ENETUNREACH)
+	}
 	full := fullAddressOf(netip.AddrPortFrom(address, to.Port()))
 	if c.ipv6 && address.Is4() {
 		full.Addr = tcpip.AddrFrom16(address.As16())

@@ -11,7 +11,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -124,14 +126,14 @@ func TestMTUIsNeverExceeded(t *testing.T) {
 		t.Run(fmt.Sprint(mtu), func(t *testing.T) {
 			ca, cb := configA(), configB()
 			ca.MTU, cb.MTU = mtu, mtu
-			longest := 0
+			var longest atomic.Int64
 			a, b := pair(t, ca, cb, func(ab, _ *wire) {
-				ab.tap = func(p []byte) { longest = max(longest, len(p)) }
+				ab.tap = func(p []byte) { longest.Store(max(longest.Load(), int64(len(p)))) }
 			})
 			c, d := connect(t, a, b, addrB)
 			transfer(t, c, d, randomBytes(300_000))
-			if longest > mtu || longest < mtu-tcpOptions {
-				t.Errorf("longest packet %d at MTU %d", longest, mtu)
+			if n := int(longest.Load()); n > mtu || n < mtu-tcpOptions {
+				t.Errorf("longest packet %d at MTU %d", n, mtu)
 			}
 		})
 	}
@@ -146,6 +148,8 @@ func TestDialErrorsAreTyped(t *testing.T) {
 	}{
 		{"closed port", "tcp", "10.88.0.1:81", syscall.ECONNREFUSED},
 		{"no IPv6 on the link", "tcp", "[fd88::1]:80", syscall.ENETUNREACH},
+		{"loopback is not in the private network", "tcp", "127.0.0.1:80", syscall.ENETUNREACH},
+		{"nor the unspecified address", "udp", "[::]:80", syscall.ENETUNREACH},
 		{"no IPv6 on the link, UDP", "udp", "[fd88::1]:80", syscall.ENETUNREACH},
 	}
 	for _, tt := range tests {
@@ -180,10 +184,7 @@ func TestDialErrorsAreTyped(t *testing.T) {
 	}
 }
 
-func TestEveryErrorOfGVisorHasItsErrno(t *testing.T) {
-	if err := errnoOf(nil); err != nil {
-		t.Error(err)
-	}
+func TestErrorsReadAsThoseOfPackageNet(t *testing.T) {
 	a, _ := pair(t, configA(), configB(), nil)
 	err := a.opError("connect", "tcp", nil, &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 80}, syscall.ECONNREFUSED)
 	if want := "dial tcp 10.0.0.1:80: connect: connection refused"; err.Error() != want {
@@ -414,5 +415,47 @@ func TestConfigIsValidated(t *testing.T) {
 				t.Error("no error")
 			}
 		})
+	}
+}
+
+// Closed connections must not pile up: TIME-WAIT (RFC 9293 section 3.6) is cut short by Config.TimeWait.
+func TestManyShortConnectionsLeaveNothingBehind(t *testing.T) {
+	ca, cb := configA(), configB()
+	ca.TimeWait, cb.TimeWait = time.Millisecond, time.Millisecond
+	a, b := pair(t, ca, cb, nil)
+	l, err := b.ListenTCP(netip.AddrPortFrom(addrB, 80))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.Copy(c, c)
+			c.Close()
+		}
+	})
+	for range 300 {
+		c, err := a.DialContext(testContext(t), "tcp", "10.88.0.1:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.Write([]byte("hello"))
+		_ = c.(*Conn).CloseWrite()
+		if got, err := io.ReadAll(c); err != nil || string(got) != "hello" {
+			t.Fatalf("%q, %v", got, err)
+		}
+		c.Close()
+	}
+	l.Close()
+	serving.Wait()
+	for deadline := time.Now().Add(10 * time.Second); len(a.net.RegisteredEndpoints())+len(a.net.CleanupEndpoints()) > 0; {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d endpoints left", len(a.net.RegisteredEndpoints()))
+		}
+		runtime.Gosched()
 	}
 }
