@@ -146,7 +146,7 @@ func TestPeersOfBothKindsReadOurStatefulPackets(t *testing.T) {
 		}
 		receiver := newPeer(t, linux, keys.Send)
 		read, dropped := 0, 0
-		for i := range 8_000 {
+		for i := range 3_000 {
 			packet := ipPacket(i)
 			data := seal(enc, packet)
 			if lost() {
@@ -165,8 +165,8 @@ func TestPeersOfBothKindsReadOurStatefulPackets(t *testing.T) {
 			}
 		}
 		// A loss costs the packet after it, and Linux takes one more.
-		if want := 8_000 - 5*dropped; read < want {
-			t.Errorf("peer read %d of 8000 packets, %d were lost; want %d", read, dropped, want)
+		if want := 3_000 - 5*dropped; read < want {
+			t.Errorf("peer read %d of 3000 packets, %d were lost; want %d", read, dropped, want)
 		}
 	})
 }
@@ -180,7 +180,7 @@ func TestStatefulPacketsOfBothKindsOfPeersAreRead(t *testing.T) {
 		}
 		sender := newPeer(t, linux, keys.Send)
 		read, dropped := 0, 0
-		for i := range 8_000 {
+		for i := range 3_000 {
 			packet := ipPacket(i)
 			data := sender.send(packet)
 			if lost() {
@@ -198,8 +198,8 @@ func TestStatefulPacketsOfBothKindsOfPeersAreRead(t *testing.T) {
 				sender.reset = true
 			}
 		}
-		if want := 8_000 - 4*dropped; read < want || dec.Err() != nil {
-			t.Errorf("read %d of 8000 packets, %d were lost; want %d; %v", read, dropped, want, dec.Err())
+		if want := 3_000 - 4*dropped; read < want || dec.Err() != nil {
+			t.Errorf("read %d of 3000 packets, %d were lost; want %d; %v", read, dropped, want, dec.Err())
 		}
 	})
 }
