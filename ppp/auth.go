@@ -96,6 +96,13 @@ const (
 	protocolEAP  uint16 = 0xc227
 )
 
+var authProtocolNames = [...]string{
+	authProtoNone: "none", authProtoPAP: "PAP", authProtoCHAPMD5: "CHAP-MD5", authProtoMSCHAP: "MS-CHAP",
+	authProtoMSCHAPv2: "MS-CHAP-V2", authProtoEAP: "EAP",
+}
+
+func (p authProtocol) String() string { return authProtocolNames[p] }
+
 // authOptions are the values of LCP option 3, after its type and length: the protocol number and, for CHAP, the
 // algorithm (RFC 1994 section 3, RFC 2433 section 3, RFC 2759 section 3).
 var authOptions = [...]string{
@@ -501,9 +508,6 @@ func (e *AuthLocalError) Advice() string {
 // authDemandError is the end of a negotiation in which the peer insisted on the value of LCP option 3
 // although our allow list does not have it.
 func authDemandError(value []byte) error {
-	names := [...]string{
-		authProtoPAP: "PAP", authProtoCHAPMD5: "CHAP-MD5", authProtoMSCHAP: "MS-CHAP", authProtoMSCHAPv2: "MS-CHAP-V2", authProtoEAP: "EAP",
-	}
 	methods := [...]AuthMethod{
 		authProtoPAP: AuthPAP, authProtoCHAPMD5: AuthCHAPMD5, authProtoMSCHAP: AuthMSCHAP, authProtoMSCHAPv2: AuthMSCHAPv2,
 		authProtoEAP: AuthEAPMSCHAPv2,
@@ -512,7 +516,7 @@ func authDemandError(value []byte) error {
 	if proto == authProtoNone {
 		return &AuthLocalError{Reason: AuthNotAllowed, Detail: fmt.Sprintf("unknown protocol %x", value[:min(len(value), 8)])}
 	}
-	return &AuthLocalError{Method: methods[proto], Reason: AuthNotAllowed, Detail: names[proto]}
+	return &AuthLocalError{Method: methods[proto], Reason: AuthNotAllowed, Detail: proto.String()}
 }
 
 // authNotAskedError is the end of a negotiation in which the peer asked for no login. It returns nil when

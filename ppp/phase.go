@@ -64,7 +64,7 @@ func (s *Session) demandedAuth() string {
 	if s.config.Role == Authenticator {
 		return s.lcp.auth.String()
 	}
-	return fmt.Sprintf("%04x", s.lcp.peerAuth.number())
+	return s.lcp.peerAuth.String()
 }
 
 // authenticate enters phase Authenticate.
@@ -144,7 +144,7 @@ func (s *Session) networkUp(now time.Time) {
 	s.deadline = time.Time{}
 	s.setGates()
 	p := s.params()
-	s.log.Info("network is up", "local", p.Local, "remote", p.Remote, "dns", p.DNS, "ipv6", p.IPv6, "mtu", p.MTU)
+	s.log.Debug("network parameters", "local", p.Local, "remote", p.Remote, "dns", p.DNS, "ipv6", p.IPv6, "mtu", p.MTU)
 	s.handler.Up(p)
 }
 

@@ -64,16 +64,25 @@ func (s *Stack) DialContext(ctx context.Context, network, address string) (net.C
 	return c, nil
 }
 
-// lookupForDial is LookupNetIP without the family that we have no address in.
+// lookupForDial is LookupNetIP without the family that we have no address in. While an IPv6 address may still come, what has no other
+// address waits for it.
 func (s *Stack) lookupForDial(ctx context.Context, family, host string) ([]netip.Addr, error) {
-	if family == "ip" && !s.hasIPv6.Load() {
-		if _, err := netip.ParseAddr(host); err != nil {
-			family = "ip4"
+	if literal, err := netip.ParseAddr(host); err == nil {
+		if literal.Is6() && !literal.IsLinkLocalUnicast() && !s.hasIPv6.Load() {
+			s.slaac.await(ctx)
 		}
-	} else if family == "ip" && !s.hasIPv4.Load() {
-		if _, err := netip.ParseAddr(host); err != nil {
-			family = "ip6"
+		return s.LookupNetIP(ctx, family, host)
+	}
+	switch {
+	case family == "ip" && !s.hasIPv4.Load():
+		family = "ip6"
+	case family == "ip" && !s.hasIPv6.Load():
+		addresses, err := s.LookupNetIP(ctx, "ip4", host)
+		var missing *net.DNSError
+		if !errors.As(err, &missing) || !missing.IsNotFound || !s.slaac.await(ctx) || !s.hasIPv6.Load() {
+			return addresses, err
 		}
+		family = "ip6"
 	}
 	return s.LookupNetIP(ctx, family, host)
 }

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"sync"
@@ -30,8 +31,9 @@ type slaac struct {
 	expiry  map[netip.Addr]*time.Timer // addresses of ours, until they become invalid
 	servers []netip.Addr               // RFC 8106
 
-	solicitation  *time.Timer // for the next Router Solicitation, nil when there is to be none
-	solicitations int         // sent
+	solicitation  *time.Timer   // for the next Router Solicitation, nil when there is to be none
+	solicitations int           // sent
+	settled       chan struct{} // closed when no more is sent; nil before the first
 }
 
 // solicit sends Router Solicitations until an advertisement comes, maxSolicitations at most (RFC 4861 section 6.3.7).
@@ -41,6 +43,9 @@ func (a *slaac) solicit(s *Stack, iid [8]byte) {
 	a.solicitations = 0
 	if a.solicitation != nil {
 		a.solicitation.Stop()
+	}
+	if a.settled == nil || a.solicitation == nil {
+		a.settled = make(chan struct{})
 	}
 	a.solicitation = time.AfterFunc(solicitationInterval, func() { a.solicitAgain(s) })
 	a.mu.Unlock()
@@ -53,6 +58,8 @@ func (a *slaac) solicitAgain(s *Stack) {
 	if due {
 		a.solicitations++
 		a.solicitation.Reset(solicitationInterval)
+	} else {
+		a.stopSolicitingLocked()
 	}
 	packet := appendSolicitation(nil, joinAddress(linkLocalPrefix, a.iid))
 	a.mu.Unlock()
@@ -93,7 +100,26 @@ func (a *slaac) stopSolicitingLocked() {
 	if a.solicitation != nil {
 		a.solicitation.Stop()
 		a.solicitation = nil
+		close(a.settled)
 	}
+}
+
+// await waits until an address may have come: as long as a router is given to answer one solicitation. It reports whether it waited.
+func (a *slaac) await(ctx context.Context) bool {
+	a.mu.Lock()
+	waiting, settled := a.solicitation != nil, a.settled
+	a.mu.Unlock()
+	if !waiting {
+		return false
+	}
+	timeout := time.NewTimer(solicitationInterval)
+	defer timeout.Stop()
+	select {
+	case <-settled:
+	case <-timeout.C:
+	case <-ctx.Done():
+	}
+	return true
 }
 
 // joinAddress makes an address of a /64 prefix and an interface identifier.

@@ -144,7 +144,8 @@ func (t *Tunnel) serve(ctx context.Context, conn *vpnclient.Conn) error {
 		close(t.ready)
 	}
 	select {
-	case <-conn.Done():
+	case <-conn.Network.Done():
+		t.set(func() { t.conn = nil }) // the connection may take a moment longer to say goodbye
 	case <-ctx.Done():
 		t.config.Log.Info("closing", "server", conn.Server().String())
 		goodbye, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.config.Goodbye)
@@ -181,17 +182,17 @@ func Describe(err error) []any {
 	return fields
 }
 
-// Network returns the network that is up, or waits for it: until it is up, ctx
+// network returns the network that is up, or waits for it: until it is up, ctx
 // ends, or the bound for waiting is reached (a *DownError).
-func (t *Tunnel) Network(ctx context.Context) (*stack.Stack, error) {
+func (t *Tunnel) network(ctx context.Context) (*vpnclient.Network, error) {
 	var timeout <-chan time.Time
 	for {
 		t.mu.Lock()
 		conn, changed, down := t.conn, t.changed, t.downError()
 		ended := t.ended
 		t.mu.Unlock()
-		if conn != nil {
-			return conn.Stack(), nil
+		if conn != nil && !conn.Ended() {
+			return conn.Network, nil
 		}
 		if ended || t.config.Wait < 0 {
 			return nil, down
@@ -215,32 +216,36 @@ func (t *Tunnel) downError() *DownError {
 	return &DownError{Tunnel: t.config.Name, Cause: t.cause, retryAt: t.retryAt}
 }
 
+// through calls use with the network that is up, and again with the next one
+// if the network ended meanwhile.
+func through[T any](ctx context.Context, t *Tunnel, use func(*stack.Stack) (T, error)) (T, error) {
+	for {
+		n, err := t.network(ctx)
+		if err != nil {
+			var none T
+			return none, err
+		}
+		result, err := use(n.Stack())
+		if err == nil || !n.Ended() || ctx.Err() != nil {
+			return result, err
+		}
+	}
+}
+
 // DialContext connects to an address behind the tunnel; a name in it is
 // resolved there.
 func (t *Tunnel) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	s, err := t.Network(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return s.DialContext(ctx, network, address)
+	return through(ctx, t, func(s *stack.Stack) (net.Conn, error) { return s.DialContext(ctx, network, address) })
 }
 
 // LookupNetIP resolves a name by the DNS servers behind the tunnel.
 func (t *Tunnel) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
-	s, err := t.Network(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return s.LookupNetIP(ctx, network, host)
+	return through(ctx, t, func(s *stack.Stack) ([]netip.Addr, error) { return s.LookupNetIP(ctx, network, host) })
 }
 
 // ListenPacket opens a UDP socket behind the tunnel.
 func (t *Tunnel) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
-	s, err := t.Network(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return s.ListenPacket(ctx, network, address)
+	return through(ctx, t, func(s *stack.Stack) (net.PacketConn, error) { return s.ListenPacket(ctx, network, address) })
 }
 
 // A DownError says that the tunnel is down, and stayed so while we waited.

@@ -225,7 +225,7 @@ func (c *Conn) begin(now time.Time) {
 const refusalsBelieved = 2
 
 func (c *Conn) peerError(now time.Time, err *udpbatch.PeerError) {
-	c.config.Log.Debug("network error", "server", c.server.String(), "cause", err.Err)
+	c.config.Log.Debug("unreachable, says the network", "server", c.server.String(), "cause", err.Err)
 	if err.Addr != c.server {
 		return
 	}

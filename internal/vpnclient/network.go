@@ -28,6 +28,7 @@ type Network struct {
 	upOnce  sync.Once
 	done    chan struct{} // closed when it has ended
 	endOnce sync.Once
+	ending  atomic.Bool
 	err     error // why it ended; read after done
 }
 
@@ -44,6 +45,9 @@ func (n *Network) Params() ppp.Params { return *n.shown.Load() }
 
 // Done is closed when the network has ended.
 func (n *Network) Done() <-chan struct{} { return n.done }
+
+// Ended reports whether the network has begun to end: its stack is of no more use.
+func (n *Network) Ended() bool { return n.ending.Load() }
 
 // Err waits for the end of the network and returns why it ended.
 func (n *Network) Err() error {
@@ -89,7 +93,7 @@ func (n *Network) Up(p ppp.Params) {
 
 // build makes the stack if there is none.
 func (n *Network) build(time.Time) {
-	if n.stack.Load() == nil && n.err == nil {
+	if n.stack.Load() == nil && !n.Ended() {
 		n.rebuild()
 	}
 }
@@ -147,6 +151,7 @@ func (n *Network) end(err error) {
 			err = ErrClosed
 		}
 		n.err = err
+		n.ending.Store(true)
 		s := n.stack.Load()
 		if s == nil {
 			close(n.done)

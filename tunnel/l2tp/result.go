@@ -249,7 +249,7 @@ func (e *LocalError) Advice() string {
 	case TimedOut:
 		return "the server answers but does not finish: it may be overloaded or wait for something else"
 	case Unreachable:
-		return "check that the server runs and that this network can reach it"
+		return "check that the server and its L2TP service run, and that this network can reach them"
 	case WrongSecret:
 		return "check the tunnel secret (it is neither the IPsec pre-shared key nor the user's password)"
 	case NoSecret:
