@@ -83,6 +83,7 @@ func TestArrowsBetweenRooms(t *testing.T) {
 		room  string
 		rooms []string
 	}{
+		{"gateway/ppp/mppe", []string{"gateway/ppp/mppc"}},
 		{"gateway/ppp/", nil},
 		{"gateway/ppp", []string{"gateway/ppp/"}},
 		{"gateway/tunnel/", []string{"gateway/tunnel"}},

@@ -1,0 +1,233 @@
+// Package transcript records conversations of our client with real servers, and
+// replays them without any server: the protocol engines are deterministic, so
+// that the same time, the same randomness and the same answers must give the
+// same bytes.
+//
+// A transcript is a text file of one step a line, with the time since the
+// start in nanoseconds:
+//
+//	open  0                 the client dials
+//	in    1203345 c802...   a datagram came
+//	tick  500000000         a deadline of the client passed
+//	close 700000000         the client was told to close
+//	out   c802...           a datagram that the step above made the client send
+//	up    10.99.14.10 ...   the network came up in the step above
+//	down  ppp: link closed  the link ended in the step above
+package transcript
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"gateway/internal/carrier"
+	"gateway/ppp"
+	"gateway/tunnel/l2tp"
+)
+
+// A Case is a conversation: a server of the lab, and how our client talks to it.
+type Case struct {
+	Name   string
+	Server int // the last number of its address in the lab
+	L2TP   l2tp.Config
+	PPP    ppp.Config
+}
+
+func alice(methods ...ppp.AuthMethod) ppp.Config {
+	return ppp.Config{Username: "alice", Password: "alice-secret", Auth: methods}
+}
+
+// Cases returns all conversations that are recorded.
+func Cases() []Case {
+	secret := []byte("tunnel-secret")
+	return []Case{
+		{Name: "l2tp-pap", Server: 11, PPP: alice(ppp.AuthPAP)},
+		{Name: "l2tp-chap-md5", Server: 12, PPP: alice(ppp.AuthCHAPMD5)},
+		{Name: "l2tp-mschap1", Server: 13, PPP: alice(ppp.AuthMSCHAP)},
+		{Name: "l2tp-mschap2", Server: 14, PPP: alice()},
+		{Name: "l2tp-eap-md5", Server: 15, PPP: alice(ppp.AuthEAPMD5)},
+		{Name: "l2tp-any-ipv6", Server: 16, PPP: alice()},
+		{Name: "l2tp-noauth", Server: 17, PPP: alice(ppp.AuthNone)},
+		{Name: "l2tp-userspace", Server: 19, PPP: alice()},
+		{Name: "l2tp-tunnel-auth", Server: 21, L2TP: l2tp.Config{Secret: secret}, PPP: alice()},
+		{Name: "l2tp-tunnel-hidden", Server: 22, L2TP: l2tp.Config{Secret: secret, HideAVPs: true}, PPP: alice()},
+		{Name: "l2tp-mtu1000", Server: 23, PPP: alice()},
+		{Name: "l2tp-sequencing", Server: 14, L2TP: l2tp.Config{Sequencing: true, LengthBit: true}, PPP: alice()},
+		{Name: "l2tp-wrong-password", Server: 14, PPP: ppp.Config{Username: "alice", Password: "wrong"}},
+		{Name: "l2tp-not-allowed", Server: 11, PPP: alice()},
+		{Name: "l2tp-wrong-secret", Server: 21, L2TP: l2tp.Config{Secret: []byte("wrong")}, PPP: alice()},
+		{Name: "bad-l2tp-lossy", Server: 51, PPP: alice()},
+	}
+}
+
+// A Client is our side of a conversation: an L2TP tunnel with one session and
+// PPP, and no network above it. Each step appends its outcome to the transcript.
+type Client struct {
+	server netip.AddrPort
+	config ppp.Config
+	engine *carrier.L2TP
+	link   *carrier.Link
+	start  time.Time
+	Next   time.Time // when Tick is due; zero: never
+
+	// Send, if set, is called with each datagram that the client sends.
+	Send func(datagram []byte)
+
+	transcript         bytes.Buffer
+	now                time.Time // of the step
+	Up, Closing, Ended bool
+}
+
+// NewClient returns a client that has not dialed yet. Its randomness is that of
+// every client with this case's name.
+func NewClient(c Case, server netip.AddrPort, start time.Time) *Client {
+	var seed [32]byte
+	copy(seed[:], c.Name)
+	random := rand.NewChaCha8(seed)
+	c.L2TP.Random, c.PPP.Random = random, random
+	client := &Client{server: server, config: c.PPP, start: start}
+	client.engine = carrier.NewL2TP(c.L2TP, client)
+	return client
+}
+
+// Transcript returns what has happened so far.
+func (c *Client) Transcript() []byte { return c.transcript.Bytes() }
+
+func (c *Client) note(what string, fields ...string) {
+	fmt.Fprintf(&c.transcript, "%-5s %s\n", what, strings.Join(fields, " "))
+}
+
+func (c *Client) step(what string, now time.Time, data []byte) {
+	c.now = now
+	c.note(what, strings.TrimSpace(strconv.FormatInt(now.Sub(c.start).Nanoseconds(), 10)+" "+hex.EncodeToString(data)))
+}
+
+// Open dials.
+func (c *Client) Open(now time.Time) {
+	c.step("open", now, nil)
+	c.engine.Endpoint().Dial(now, c.server, (*tunnelHandler)(c))
+	c.Next = c.engine.Advance(now)
+}
+
+// Receive takes a datagram of the server.
+func (c *Client) Receive(now time.Time, datagram []byte) {
+	c.step("in", now, datagram)
+	c.engine.Receive(now, c.server, [][]byte{bytes.Clone(datagram)})
+	c.Next = c.engine.Advance(now)
+}
+
+// Tick lets a deadline pass.
+func (c *Client) Tick(now time.Time) {
+	c.step("tick", now, nil)
+	c.Next = c.engine.Advance(now)
+}
+
+// Close ends PPP, the session and the tunnel.
+func (c *Client) Close(now time.Time) {
+	c.step("close", now, nil)
+	c.Closing = true
+	c.link.Close(now)
+	c.Next = c.engine.Advance(now)
+}
+
+// Idle reports whether everything is over and acknowledged.
+func (c *Client) Idle() bool { return c.Ended && c.engine.Endpoint().Idle() }
+
+// WriteDatagrams notes what the client sends (l2tp.DatagramWriter).
+func (c *Client) WriteDatagrams(datagrams [][]byte, offset int, _ netip.AddrPort) error {
+	for _, d := range datagrams {
+		c.note("out", hex.EncodeToString(d[offset:]))
+		if c.Send != nil {
+			c.Send(d[offset:])
+		}
+	}
+	return nil
+}
+
+// Headroom, Tailroom and MTU are those of UDP over Ethernet (l2tp.DatagramWriter).
+func (c *Client) Headroom() int          { return 0 }
+func (c *Client) Tailroom() int          { return 0 }
+func (c *Client) MTU(netip.AddrPort) int { return 1472 }
+
+type tunnelHandler Client
+
+func (h *tunnelHandler) TunnelUp(now time.Time, t *l2tp.Tunnel) {
+	link, err := h.engine.OpenLink(now, t, h.config, network{(*Client)(h)})
+	if err != nil {
+		(*Client)(h).end(err)
+	}
+	h.link = link
+}
+
+func (h *tunnelHandler) TunnelDown(_ time.Time, err error) { (*Client)(h).end(err) }
+
+func (h *tunnelHandler) AcceptSession(time.Time, *l2tp.Session) (l2tp.SessionHandler, error) {
+	return nil, fmt.Errorf("no call is expected")
+}
+
+func (c *Client) end(err error) {
+	if !c.Ended {
+		c.Ended = true
+		c.note("down", fmt.Sprint(err))
+	}
+}
+
+// network is the Client as its PPP link sees it.
+type network struct{ client *Client }
+
+func (n network) Up(p ppp.Params) {
+	n.client.Up = true
+	n.client.note("up", fmt.Sprint(p.Local, " ", p.Remote, " ", p.DNS, " ipv6=", p.IPv6, " mtu=", p.MTU, " auth=", p.Auth))
+}
+
+func (n network) HandlePackets([][]byte) {}
+
+func (n network) Down(err error) {
+	n.client.end(err)
+	n.client.engine.Endpoint().Close(n.client.now)
+}
+
+// Replay gives a client the steps of a transcript and returns the transcript
+// that this makes.
+func Replay(c Case, server netip.AddrPort, transcript []byte) ([]byte, error) {
+	start := time.Unix(1_000_000_000, 0)
+	client := NewClient(c, server, start)
+	scanner := bufio.NewScanner(bytes.NewReader(transcript))
+	for line := 1; scanner.Scan(); line++ {
+		fields := strings.Fields(scanner.Text())
+		if len(fields) < 2 {
+			return nil, fmt.Errorf("transcript: line %d: %q", line, scanner.Text())
+		}
+		if fields[0] == "out" || fields[0] == "up" || fields[0] == "down" {
+			continue // an outcome
+		}
+		at, err := strconv.ParseInt(fields[1], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("transcript: line %d: %w", line, err)
+		}
+		now := start.Add(time.Duration(at))
+		switch fields[0] {
+		case "open":
+			client.Open(now)
+		case "tick":
+			client.Tick(now)
+		case "close":
+			client.Close(now)
+		case "in":
+			datagram, err := hex.DecodeString(fields[len(fields)-1])
+			if err != nil {
+				return nil, fmt.Errorf("transcript: line %d: %w", line, err)
+			}
+			client.Receive(now, datagram)
+		default:
+			return nil, fmt.Errorf("transcript: line %d: unknown step %q", line, fields[0])
+		}
+	}
+	return client.Transcript(), scanner.Err()
+}
