@@ -11,10 +11,10 @@ type callState uint8
 
 // The states of a call (RFC 2637 section 3.2). A PAC's is established as soon as it is accepted.
 const (
-	callOffered     callState = iota // PAC, the handler is being asked
-	callWaitReply                    // PNS, Outgoing-Call-Request sent
-	callEstablished                  //
-	callClearing                     // PNS, Call-Clear-Request sent; the handler has heard of the end
+	callOffered   callState = iota // PAC, the handler is being asked
+	callWaitReply                  // PNS, Outgoing-Call-Request sent
+	callEstablished
+	callClearing // PNS, Call-Clear-Request sent; the handler has heard of the end
 	callClosed
 )
 
@@ -188,7 +188,7 @@ func (k *Call) up(now time.Time) {
 	}
 }
 
-// receiveCallClear: the PNS ends the call. It is told that it has (RFC 2637 section 3.2.4.3).
+// receiveCallClear: the PNS ends the call. It is told that it has (RFC 2637 section 3.2.4.1).
 func (k *Call) receiveCallClear(now time.Time, m message) { k.shut(now, cdnRequest, k.peerError(m)) }
 
 // receiveCallDisconnect: the PAC ends the call, or agrees to its end.

@@ -80,7 +80,7 @@ func (c *Connection) receiveMessages(now time.Time) {
 	for c.state != connectionClosed {
 		m, size, err := parseMessage(rest)
 		if err != nil {
-			c.fail(now, &LocalError{Kind: Protocol, Detail: "peer does not speak PPTP", Err: err})
+			c.end(now, &LocalError{Kind: Protocol, Detail: "peer does not speak PPTP", Err: err})
 			return
 		}
 		if size == 0 {
@@ -120,7 +120,7 @@ func (c *Connection) ignore(time.Time, message) {}
 func (c *Connection) send(now time.Time, m message) bool {
 	c.outbox = appendMessage(c.outbox[:0], m)
 	if _, err := c.control.Write(c.outbox); err != nil {
-		c.fail(now, &LocalError{Kind: ConnectionLost, Detail: "control connection lost", Err: err})
+		c.end(now, &LocalError{Kind: ConnectionLost, Detail: "control connection lost", Err: err})
 	}
 	return c.state != connectionClosed
 }
@@ -132,11 +132,11 @@ func (c *Connection) ControlClosed(now time.Time, err error) (next time.Time) {
 	case c.state == connectionWaitStop:
 		c.end(now, ErrClosed)
 	case err != nil && !errors.Is(err, io.EOF):
-		c.fail(now, &LocalError{Kind: ConnectionLost, Detail: "control connection lost", Err: err})
+		c.end(now, &LocalError{Kind: ConnectionLost, Detail: "control connection lost", Err: err})
 	case c.state == connectionWaitReply:
-		c.fail(now, &LocalError{Kind: ConnectionLost, Detail: "peer closed the control connection without an answer"})
+		c.end(now, &LocalError{Kind: ConnectionLost, Detail: "peer closed the control connection without an answer"})
 	default:
-		c.fail(now, &LocalError{Kind: ConnectionLost, Detail: "peer closed the control connection"})
+		c.end(now, &LocalError{Kind: ConnectionLost, Detail: "peer closed the control connection"})
 	}
 	return c.endpoint.next
 }
@@ -183,8 +183,7 @@ func (c *Connection) receiveSCCRQ(now time.Time, m message) {
 
 // receiveSCCRP: the PAC has answered.
 func (c *Connection) receiveSCCRP(now time.Time, m message) {
-	// Some servers say 0 where RFC 2637 section 2.2 says 1; nothing else is wrong with them.
-	if result := m.number(fieldResult); result > startOK {
+	if m.number(fieldResult) != startOK {
 		c.end(now, c.peerError(m))
 		return
 	}
@@ -258,10 +257,7 @@ func (c *Connection) Close(now time.Time) {
 	}
 }
 
-// fail ends the connection without a word to the peer.
-func (c *Connection) fail(now time.Time, err error) { c.end(now, err) }
-
-// end tells the handlers, once.
+// end tells the handlers, once, and the peer nothing.
 func (c *Connection) end(now time.Time, err error) {
 	if c.state == connectionClosed {
 		return

@@ -2,8 +2,8 @@ package pptp
 
 import "time"
 
-// A messageRule says in which states a control message may come and who takes it. A message in another state is counted and ignored:
-// RFC 2637 section 3 asks for no more, and nothing a peer says out of turn can do harm then.
+// A messageRule says in which states a control message may come and who takes it. A message in another state is counted and ignored,
+// so that nothing a peer says out of turn can do harm.
 type messageRule struct {
 	states       connectionStates
 	onConnection func(*Connection, time.Time, message)

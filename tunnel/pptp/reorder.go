@@ -70,7 +70,7 @@ func (r *reorder) hold(now time.Time, delay time.Duration, sequence uint32, fram
 			return frames
 		}
 		return r.jump(sequence, frame, frames)
-	case distance >= reorderWindow:
+	case distance >= reorderWindow || delay < 0:
 		return r.jump(sequence, frame, frames)
 	}
 	s := r.slot(sequence)
