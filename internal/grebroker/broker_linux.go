@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -11,7 +12,6 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -63,8 +63,7 @@ func serve(ctx context.Context, path string, c Config, open func(netip.Addr) (in
 	return b.serve(ctx, listener)
 }
 
-// listen makes the socket. Until permit nobody but the owner may connect, if the process's umask does not make it worse; whom
-// the broker serves does not depend on it.
+// listen makes the socket. Its mode is up to the umask until permit sets it; whom the broker serves does not depend on that.
 func listen(ctx context.Context, path string) (*net.UnixListener, error) {
 	if err := removeStale(path); err != nil {
 		return nil, err
@@ -258,7 +257,10 @@ func ask(conn *net.UnixConn, server netip.Addr) (*os.File, error) {
 	reply := make([]byte, maxReply+1)
 	control := make([]byte, unix.CmsgSpace(4))
 	n, controlSize, _, _, err := conn.ReadMsgUnix(reply, control)
-	if err != nil || n == 0 {
+	if err == nil && n == 0 {
+		err = io.EOF
+	}
+	if err != nil {
 		return nil, fmt.Errorf("grebroker: no answer: %w", errors.Join(writeErr, err))
 	}
 	files := received(control[:controlSize])
@@ -275,7 +277,7 @@ func ask(conn *net.UnixConn, server netip.Addr) (*os.File, error) {
 	return nil, err
 }
 
-// received makes files of the descriptors that came with a message.
+// received makes files of the descriptors that came with a message, which are closed on exec already.
 func received(control []byte) (files []*os.File) {
 	messages, err := unix.ParseSocketControlMessage(control)
 	if err != nil {
@@ -287,7 +289,6 @@ func received(control []byte) (files []*os.File) {
 			continue
 		}
 		for _, fd := range fds {
-			syscall.CloseOnExec(fd)
 			files = append(files, os.NewFile(uintptr(fd), "gre"))
 		}
 	}

@@ -1,6 +1,7 @@
 package pptp
 
 import (
+	"bytes"
 	"errors"
 	"net/netip"
 	"sync/atomic"
@@ -46,8 +47,9 @@ type Call struct {
 	peerID     uint16 // the one that the peer assigned; 0 until it is known
 
 	until time.Time // for the reply, or for the farewell, of the peer
-	greBy time.Time // when GRE must have come; zero: it has, or nobody asks
+	greBy time.Time // when GRE must have proven to work; zero: nobody asks (any more)
 	heard bool      // GRE has come
+	works bool      // GRE has come that shows that ours arrives
 
 	early [][]byte // copies of frames that came before the call was up
 	order reorder
@@ -133,7 +135,7 @@ func (k *Call) receiveOCRP(now time.Time, m message) {
 		k.forget()
 		return
 	}
-	if timeout := k.connection.endpoint.config.GRETimeout; timeout > 0 && !k.heard {
+	if timeout := k.connection.endpoint.config.GRETimeout; timeout > 0 && !k.works {
 		k.greBy = now.Add(timeout)
 	}
 	k.up(now)
@@ -253,9 +255,12 @@ func (k *Call) receive(now time.Time, h greHeader, frame []byte) {
 	if k.state >= callClearing {
 		return
 	}
-	k.heard, k.greBy = true, time.Time{}
+	k.heard = true
 	if h.acknowledges {
 		k.receiveAcknowledgment(h.ack)
+	}
+	if !k.works && k.showsArrival(frame) {
+		k.works, k.greBy = true, time.Time{}
 	}
 	if !h.sequenced {
 		return
@@ -269,6 +274,27 @@ func (k *Call) receive(now time.Time, h greHeader, frame []byte) {
 	e.handUp(now, k) // frames that had been held must be gone before another is
 	e.frames = k.order.hold(now, e.config.ReorderDelay, h.sequence, frame, e.frames)
 	e.schedule(k.order.release)
+}
+
+// showsArrival tells whether the peer gets our packets: it has acknowledged one, or sends a frame that is no first move. All that a peer
+// sends that hears nothing is LCP Configure-Requests (RFC 1661 section 5.1).
+func (k *Call) showsArrival(frame []byte) bool {
+	if k.acknowledged > 0 {
+		return true
+	}
+	frame = bytes.TrimPrefix(frame, []byte{0xff, 0x03})
+	return len(frame) > 0 && !bytes.HasPrefix(frame, []byte{0xc0, 0x21, 1})
+}
+
+// checkGRE ends the call if GRE does not get through, in one direction or both.
+func (k *Call) checkGRE(now time.Time) {
+	k.greBy = time.Time{}
+	switch {
+	case !k.heard:
+		k.shut(now, cdnLostCarrier, &LocalError{Kind: GREBlocked, Detail: greBlocked})
+	case k.sequence.Load() > 0:
+		k.shut(now, cdnLostCarrier, &LocalError{Kind: GREBlocked, Detail: greBlockedOut})
+	}
 }
 
 // receiveAcknowledgment notes what the peer has got. Nothing waits for it: the window of RFC 2637 section 4.2 is meant to spare a PAC's
@@ -331,8 +357,7 @@ func (k *Call) advance(now time.Time) {
 		}
 	case callEstablished:
 		if due(k.greBy, now) {
-			k.shut(now, cdnLostCarrier, &LocalError{Kind: GREBlocked, Detail: greBlocked})
-			return
+			k.checkGRE(now)
 		}
 		e.frames = k.order.expire(now, e.frames)
 		e.handUp(now, k)

@@ -37,7 +37,7 @@ type Config struct {
 	EchoInterval  time.Duration // silence of the control connection after which an Echo-Request is sent; 0 means 60 s, less than 0 never
 	EchoTimeout   time.Duration // silence after an Echo-Request that ends the connection; 0 means 60 s
 	SetupTimeout  time.Duration // for a control connection or call to come up; 0 means 30 s (RFC 2637 section 3.1.4 would wait 60 s)
-	GRETimeout    time.Duration // for the first GRE packet of a call we opened; 0 means 5 s, less than 0 for ever
+	GRETimeout    time.Duration // for GRE to get through, both ways, in a call we opened; 0 means 5 s, less than 0 for ever
 	ReorderDelay  time.Duration // how long a frame waits for the ones before it; 0 means 50 ms, less than 0 not at all
 
 	MaxConnections int // at a time; 0 means 1024
@@ -241,8 +241,8 @@ func (e *Endpoint) Advance(now time.Time) (next time.Time) {
 // NextDeadline is when Advance is to be called; zero means never.
 func (e *Endpoint) NextDeadline() time.Time { return e.next }
 
-// Unreachable tells that the network or the host at to refused a GRE packet, as an ICMP error says. It ends the calls to that address that
-// no GRE has come from yet; the others are left alone, since anyone can forge such an error.
+// Unreachable tells that the network or the host at to refused a GRE packet, as an ICMP error says. It ends the calls to that address whose
+// GRE has not been seen to work; the others are left alone, since anyone can forge such an error.
 func (e *Endpoint) Unreachable(now time.Time, to netip.Addr, err error) (next time.Time) {
 	to = to.Unmap()
 	for _, c := range e.connections {
@@ -250,7 +250,7 @@ func (e *Endpoint) Unreachable(now time.Time, to netip.Addr, err error) (next ti
 			continue
 		}
 		for _, call := range c.calls {
-			if call.dialed && !call.heard {
+			if call.dialed && !call.works {
 				call.shut(now, cdnLostCarrier, &LocalError{Kind: GREBlocked, Detail: greBlocked, Err: err})
 			}
 		}

@@ -172,12 +172,15 @@ const (
 	NoAnswer       Kind = iota + 1 // the peer answered no Echo-Request (RFC 2637 section 3.1.4)
 	TimedOut                       // the connection or call was not set up in time
 	ConnectionLost                 // the TCP connection ended, or could not be written to
-	GREBlocked                     // the call came up and no GRE packet came
+	GREBlocked                     // the call came up and GRE did not get through
 	Protocol                       // the peer sent what is not PPTP
 	NoResources                    // a limit of ours was reached
 )
 
-const greBlocked = "GRE (IP protocol 47) is blocked between here and the server"
+const (
+	greBlocked    = "GRE (IP protocol 47) is blocked between here and the server"
+	greBlockedOut = greBlocked + ": its packets arrive here, ours do not arrive there"
+)
 
 // A LocalError is our own verdict on a control connection or a call.
 type LocalError struct {
