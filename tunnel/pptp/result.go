@@ -12,9 +12,10 @@ var ErrClosed = errors.New("pptp: closed")
 
 // Result and error codes that we send or ask for by name (RFC 2637 sections 2.2 to 2.16).
 const (
-	startOK      = 1
-	startExists  = 3
-	startVersion = 5
+	startOK            = 1
+	startExists        = 3
+	startNotAuthorised = 4
+	startVersion       = 5
 
 	stopShutdown = 3 // reason of a Stop-Control-Connection-Request: the local system shuts down
 	stopOK       = 1
@@ -143,7 +144,7 @@ func (e *PeerError) Advice() string {
 		switch e.ResultCode {
 		case startExists:
 			return "the server believes that this client is connected already: try again in a minute"
-		case 4:
+		case startNotAuthorised:
 			return "the server does not admit this client: ask its operator which addresses may connect"
 		}
 	case msgStopCCRQ:
