@@ -127,13 +127,11 @@ func setUp(fd int, server netip.Addr) error {
 	if err := attach(fd, dropFilter()); err != nil {
 		return err
 	}
-	var peer unix.Sockaddr = &unix.SockaddrInet4{Addr: server.Unmap().As4()}
-	if !server.IsValid() {
-		return drain(fd)
-	}
-	// Afterwards the kernel delivers nothing from other addresses.
-	if err := unix.Connect(fd, peer); err != nil {
-		return fmt.Errorf("gre: %v: %w", server, err)
+	if server.IsValid() {
+		// Afterwards the kernel delivers nothing from other addresses.
+		if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: server.Unmap().As4()}); err != nil {
+			return fmt.Errorf("gre: %v: %w", server, err)
+		}
 	}
 	return drain(fd)
 }
