@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	clientPatience = 5 * time.Second // for one client, from its connection on
+	clientPatience = 5 * time.Second // for the whole of an exchange
 	maxClients     = 16              // at a time
 )
 
@@ -38,13 +38,15 @@ type broker struct {
 	allowed []uint32
 	log     *slog.Logger
 	open    func(server netip.Addr) (fd int, err error)
+
+	patience time.Duration // for one client, from its connection on
 }
 
 // Serve makes a Unix socket at path and serves it until ctx is done, which is no error. A socket that a broker left there is replaced.
 func Serve(ctx context.Context, path string, c Config) error { return serve(ctx, path, c, openGRE) }
 
 func serve(ctx context.Context, path string, c Config, open func(netip.Addr) (int, error)) error {
-	b := &broker{allowed: c.AllowedUIDs, log: c.Log, open: open}
+	b := &broker{allowed: c.AllowedUIDs, log: c.Log, open: open, patience: clientPatience}
 	if len(b.allowed) == 0 {
 		b.allowed = []uint32{uint32(os.Geteuid())}
 	}
@@ -162,7 +164,13 @@ func (b *broker) serve(ctx context.Context, listener *net.UnixListener) error {
 
 // handle serves one client.
 func (b *broker) handle(conn *net.UnixConn) error {
-	if err := conn.SetDeadline(time.Now().Add(clientPatience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(b.patience)); err != nil {
+		return err
+	}
+	// Read even from those who are refused: to close a socket with something unread in it takes the answer away.
+	request := make([]byte, requestSize+1)
+	n, err := conn.Read(request)
+	if err != nil {
 		return err
 	}
 	uid, err := peerUID(conn)
@@ -171,11 +179,6 @@ func (b *broker) handle(conn *net.UnixConn) error {
 	}
 	if !slices.Contains(b.allowed, uid) {
 		return b.refuse(conn, fmt.Errorf("grebroker: user %d is not served here", uid))
-	}
-	request := make([]byte, requestSize+1)
-	n, err := conn.Read(request)
-	if err != nil {
-		return err
 	}
 	server, err := parseRequest(request[:n])
 	if err != nil {
@@ -230,7 +233,7 @@ func openGRE(server netip.Addr) (int, error) {
 }
 
 // Open asks the broker at path for a GRE socket connected to a server, which must have an IPv4 address. The file is the caller's. It fails with
-// an *UnavailableError, with a *RefusedError, or because ctx or five seconds are over.
+// a *RefusedError, or with an *UnavailableError, also when ctx or five seconds are over.
 func Open(ctx context.Context, path string, server netip.Addr) (*os.File, error) {
 	if err := checkServer(server); err != nil {
 		return nil, err
@@ -245,15 +248,21 @@ func Open(ctx context.Context, path string, server netip.Addr) (*os.File, error)
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	file, err := ask(conn.(*net.UnixConn), server)
-	if err != nil && ctx.Err() != nil {
-		return nil, fmt.Errorf("grebroker: no answer: %w", ctx.Err())
+	var refused *RefusedError
+	switch {
+	case err == nil || errors.As(err, &refused):
+		return file, err
+	case ctx.Err() != nil:
+		err = ctx.Err() // and not the deadline by which it came about
 	}
-	return file, err
+	return nil, &UnavailableError{path, err}
 }
 
+// ask sends the request and takes what comes.
 func ask(conn *net.UnixConn, server netip.Addr) (*os.File, error) {
-	// A broker that refuses a user does so without reading, so that an error here may hide an answer.
-	_, writeErr := conn.Write(appendRequest(nil, server))
+	if _, err := conn.Write(appendRequest(nil, server)); err != nil {
+		return nil, err
+	}
 	reply := make([]byte, maxReply+1)
 	control := make([]byte, unix.CmsgSpace(4))
 	n, controlSize, _, _, err := conn.ReadMsgUnix(reply, control)
@@ -261,7 +270,7 @@ func ask(conn *net.UnixConn, server netip.Addr) (*os.File, error) {
 		err = io.EOF
 	}
 	if err != nil {
-		return nil, fmt.Errorf("grebroker: no answer: %w", errors.Join(writeErr, err))
+		return nil, err
 	}
 	files := received(control[:controlSize])
 	err = parseReply(reply[:n])

@@ -20,7 +20,7 @@ var ErrNotSupported = errors.New("grebroker: raw GRE sockets are supported on Li
 
 var (
 	errRequest = errors.New("grebroker: malformed request")
-	errReply   = errors.New("grebroker: malformed reply")
+	errReply   = errors.New("malformed reply")
 	errAddress = errors.New("grebroker: not the IPv4 address of a host")
 )
 
@@ -39,7 +39,7 @@ func (e *RefusedError) Advice() string {
 	return "the broker's log tells more; it serves the users that it was started with, and needs CAP_NET_RAW itself"
 }
 
-// An UnavailableError says that there is no broker to talk to.
+// An UnavailableError says that there is no broker to talk to, or that it does not talk sense.
 type UnavailableError struct {
 	Path string
 	Err  error
