@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"gateway/internal/udpbatch"
 )
 
 var (
@@ -86,7 +88,7 @@ func TestFilterPassesItsCallsOnly(t *testing.T) {
 	plain := packet(5, 1)
 	plain[1] = 0 // version 0: not enhanced
 	other := packet(5, 1)
-	other[2], other[3] = 0x08, 0x00 // another protocol
+	other[2], other[3] = 0x08, 0x00      // another protocol
 	write(t, a, loopback2, packet(5, 1)) // before Expect nothing passes
 	for _, step := range []struct {
 		name   string
@@ -374,5 +376,29 @@ func BenchmarkRawSocket(b *testing.B) {
 				n += len(m.Datagrams)
 			}
 		}
+	}
+}
+
+// RFC 792: a host without GRE answers "protocol unreachable". It is news about the peer, and the socket stays usable.
+func TestICMPErrorIsNewsAboutThePeer(t *testing.T) {
+	nobody := netip.MustParseAddr("127.0.0.9")
+	conn := open(t, loopback1, nobody, Config{})
+	conn.SetReadDeadline(time.Now().Add(2 * time.Second))
+	write(t, conn, nobody, packet(1, 1))
+	_, err := conn.Read()
+	if err == os.ErrDeadlineExceeded {
+		t.Skip("somebody on this machine takes all GRE")
+	}
+	var peer *udpbatch.PeerError
+	if !errors.As(err, &peer) || peer.Addr.Addr() != nobody || !errors.Is(err, unix.ENOPROTOOPT) {
+		t.Fatalf("error %v", err)
+	}
+	someone := open(t, nobody, loopback1, Config{})
+	if err := someone.ExpectAll(); err != nil {
+		t.Fatal(err)
+	}
+	write(t, conn, nobody, packet(1, 2))
+	if got := collect(t, someone, 1, loopback1); got[0] != 2 {
+		t.Errorf("got %v", got)
 	}
 }
