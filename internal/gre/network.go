@@ -15,6 +15,7 @@ import (
 const (
 	linkMTU      = 1480    // bytes of a GRE packet, as over Ethernet
 	linkBuffer   = 4 << 20 // bytes that wait for a reader; more are dropped, as a socket does
+	linkOverhead = 64      // bytes that each packet counts for beside its own
 	linkMessage  = 64      // packets of one Message at most
 	callIDOffset = 6       // in the GRE header
 )
@@ -97,7 +98,7 @@ func (l *Link) deliver(from netip.Addr, packets [][]byte, offset int) {
 		if !l.passes(p) {
 			continue
 		}
-		if len(l.inbox.bytes)+len(p) > linkBuffer {
+		if len(l.inbox.bytes)+len(l.inbox.arrived)*linkOverhead+len(p) > linkBuffer {
 			l.drops++
 			continue
 		}

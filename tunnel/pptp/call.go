@@ -51,6 +51,8 @@ type Call struct {
 	heard bool      // GRE has come
 	works bool      // GRE has come that shows that ours arrives
 
+	refusal error // the last ICMP error about GRE that came before it worked
+
 	early [][]byte // copies of frames that came before the call was up
 	order reorder
 	ack   acknowledgment
@@ -291,9 +293,9 @@ func (k *Call) checkGRE(now time.Time) {
 	k.greBy = time.Time{}
 	switch {
 	case !k.heard:
-		k.shut(now, cdnLostCarrier, &LocalError{Kind: GREBlocked, Detail: greBlocked})
+		k.shut(now, cdnLostCarrier, &LocalError{Kind: GREBlocked, Detail: greBlocked, Err: k.refusal})
 	case k.sequence.Load() > 0:
-		k.shut(now, cdnLostCarrier, &LocalError{Kind: GREBlocked, Detail: greBlockedOut})
+		k.shut(now, cdnLostCarrier, &LocalError{Kind: GREBlocked, Detail: greBlockedOut, Err: k.refusal})
 	}
 }
 

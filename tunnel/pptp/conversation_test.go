@@ -741,18 +741,31 @@ func TestBlockedGREHasItsStageAndAdvice(t *testing.T) {
 	}
 }
 
-func TestICMPErrorEndsACallThatNeverWorked(t *testing.T) {
-	c := up(t, Config{}, Config{})
-	c.pns.Unreachable(c.now, netip.MustParseAddr("192.0.2.9"), errors.New("protocol not available"))
-	c.expectEvents(c.pns)
-	c.pns.Unreachable(c.now, pacAddr, errors.New("protocol not available"))
-	c.expectEvents(c.pns, "call down: "+blockedText+": protocol not available")
-
-	c = up(t, Config{}, Config{})
-	c.pac.send(t, c.pac.calls[0], "data")
-	c.settle()
-	c.pns.Unreachable(c.now, pacAddr, errors.New("protocol not available"))
-	c.expectEvents(c.pns)
+// Anyone can forge an ICMP error, and a server that has not yet started PPP sends one in good faith.
+func TestICMPErrorIsTheCauseIfGREIsBlockedAndNothingElse(t *testing.T) {
+	refusal := errors.New("protocol not available")
+	for name, test := range map[string]struct {
+		from  netip.Addr
+		works bool
+		want  []string
+	}{
+		"blocked":            {pacAddr, false, []string{"call down: " + blockedText + ": protocol not available"}},
+		"about another host": {netip.MustParseAddr("192.0.2.9"), false, []string{"call down: " + blockedText}},
+		"a little early":     {pacAddr, true, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := up(t, Config{}, Config{})
+			c.pns.Unreachable(test.from, refusal)
+			c.expectEvents(c.pns)
+			if test.works {
+				c.pac.send(t, c.pac.calls[0], "data")
+				c.settle()
+				c.pns.Unreachable(test.from, refusal)
+			}
+			c.pass(defaultGRETimeout)
+			c.expectEvents(c.pns, test.want...)
+		})
+	}
 }
 
 // GRE and TCP go their own ways: the PAC's first frame may come before its reply.

@@ -241,22 +241,17 @@ func (e *Endpoint) Advance(now time.Time) (next time.Time) {
 // NextDeadline is when Advance is to be called; zero means never.
 func (e *Endpoint) NextDeadline() time.Time { return e.next }
 
-// Unreachable tells that the network or the host at to refused a GRE packet, as an ICMP error says. It ends the calls to that address whose
-// GRE has not been seen to work; the others are left alone, since anyone can forge such an error.
-func (e *Endpoint) Unreachable(now time.Time, to netip.Addr, err error) (next time.Time) {
+// Unreachable tells that the network or the host at to refused a GRE packet, as an ICMP error says. Anyone can forge such an error, and a server
+// sends one when our first packet is faster than its start of PPP; so it ends nothing, but is the cause given if GRE does not get through.
+func (e *Endpoint) Unreachable(to netip.Addr, err error) {
 	to = to.Unmap()
 	for _, c := range e.connections {
-		if c.peer != to {
-			continue
-		}
 		for _, call := range c.calls {
-			if call.dialed && !call.works {
-				call.shut(now, cdnLostCarrier, &LocalError{Kind: GREBlocked, Detail: greBlocked, Err: err})
+			if c.peer == to && !call.works {
+				call.refusal = err
 			}
 		}
-		c.schedule()
 	}
-	return e.next
 }
 
 // Close ends all calls and connections and refuses new ones. Idle tells when the peers know.
