@@ -95,13 +95,25 @@ type engine interface {
 	using() (batch, gso, gro bool)
 }
 
+// socket is what a Conn needs of a *net.UDPConn or *net.IPConn beside its engine.
+type socket interface {
+	syscall.Conn
+	SetReadBuffer(bytes int) error
+	SetWriteBuffer(bytes int) error
+	SetReadDeadline(t time.Time) error
+	Close() error
+}
+
+const udpHeader = 8 // bytes (RFC 768)
+
 // A Conn is one UDP socket, not connected: it exchanges datagrams with any number of peers.
 // Read belongs to one goroutine; everything else may be called by any.
 type Conn struct {
-	socket   *net.UDPConn
+	socket   socket
 	engine   engine
 	counters counters
 	local    netip.AddrPort
+	header   int // bytes that the kernel puts between IP header and payload: UDP's, or none on a raw socket
 	outerMTU int
 
 	asked, readBuffer, writeBuffer int
@@ -136,6 +148,7 @@ func listen(ctx context.Context, c Config, engineFor func(*net.UDPConn, Config, 
 	conn := &Conn{
 		socket:   udp,
 		local:    unmap(udp.LocalAddr().(*net.UDPAddr).AddrPort()),
+		header:   udpHeader,
 		outerMTU: c.OuterMTU,
 		asked:    max(c.ReadBuffer, c.WriteBuffer),
 	}
@@ -205,7 +218,7 @@ func (c *Conn) WriteDatagrams(datagrams [][]byte, offset int, to netip.AddrPort)
 	if len(datagrams) == 0 {
 		return nil
 	}
-	if !to.IsValid() || to.Port() == 0 {
+	if !to.IsValid() || to.Port() == 0 && c.header == udpHeader {
 		c.counters.sendDrops.Add(uint64(len(datagrams)))
 		return fmt.Errorf("udpbatch: send to %v: %w", to, syscall.EINVAL)
 	}
@@ -229,9 +242,9 @@ func (c *Conn) Tailroom() int { return 0 }
 // the route (at most 1500) or Config.OuterMTU, less the IP and UDP headers. Larger datagrams are sent too, in fragments.
 func (c *Conn) MTU(to netip.AddrPort) int {
 	addr := to.Addr().Unmap()
-	headers := 20 + 8
+	headers := 20 + c.header
 	if addr.Is6() {
-		headers = 40 + 8
+		headers = 40 + c.header
 	}
 	if c.outerMTU > 0 {
 		return max(c.outerMTU-headers, 0)

@@ -38,7 +38,26 @@ func newEngine(socket *net.UDPConn, c Config, n *counters) (engine, error) {
 	return newBatched(socket, c, n, linux)
 }
 
-func newBatched(socket *net.UDPConn, c Config, n *counters, k kernel) (engine, error) {
+// OverIP returns a Conn over a raw IPv4 socket, which it owns from then on. What it writes is the payload of IP packets, what it reads are
+// whole packets with their header, and all ports are 0. There is no GSO and GRO; Local and Network of the Config mean nothing.
+func OverIP(raw *net.IPConn, c Config) (*Conn, error) {
+	c = c.withDefaults()
+	c.DisableGSO, c.DisableGRO = true, true
+	conn := &Conn{socket: raw, outerMTU: c.OuterMTU, asked: max(c.ReadBuffer, c.WriteBuffer)}
+	if local, ok := raw.LocalAddr().(*net.IPAddr); ok {
+		addr, _ := netip.AddrFromSlice(local.IP)
+		conn.local = unmap(netip.AddrPortFrom(addr, 0))
+	}
+	conn.readBuffer, conn.writeBuffer = setBuffers(raw, c.ReadBuffer, c.WriteBuffer)
+	var err error
+	if conn.engine, err = newBatched(raw, c, &conn.counters, linux); err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+func newBatched(socket syscall.Conn, c Config, n *counters, k kernel) (engine, error) {
 	raw, err := socket.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("udpbatch: %w", err)
@@ -131,7 +150,7 @@ func (b *batched) refuseGSO(size int, errno syscall.Errno) {
 
 // setBuffers asks for socket buffers and returns what was granted: at most net.core.rmem_max and wmem_max, which are the
 // administrator's word and are left to stand, for root too.
-func setBuffers(socket *net.UDPConn, read, write int) (int, int) {
+func setBuffers(socket socket, read, write int) (int, int) {
 	_ = socket.SetReadBuffer(read)
 	_ = socket.SetWriteBuffer(write)
 	raw, err := socket.SyscallConn()

@@ -15,7 +15,7 @@ func newEngine(socket *net.UDPConn, c Config, n *counters) (engine, error) {
 func askRouteMTU(netip.Addr) int { return 0 }
 
 // setBuffers asks for socket buffers, half as much each time the system refuses, and returns what it took.
-func setBuffers(socket *net.UDPConn, read, write int) (int, int) {
+func setBuffers(socket socket, read, write int) (int, int) {
 	return accepted(socket.SetReadBuffer, read), accepted(socket.SetWriteBuffer, write)
 }
 
