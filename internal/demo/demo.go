@@ -137,7 +137,9 @@ func (d *demo) show(ctx context.Context, g *gateway.Gateway, ended chan error) e
 	case <-ctx.Done():
 		return fmt.Errorf("demo: the tunnel did not come up: %w", context.Cause(ctx))
 	}
-	d.step("gateway", "tunnel is up: L2TP tunnel, session, LCP, %v, IPCP; a TCP/IP stack in this process has the address", "MS-CHAPv2")
+	params, _ := g.Tunnels()[0].Params()
+	d.step("gateway", "tunnel is up: L2TP tunnel and session, login by %v; a TCP/IP stack in this process has the address %v",
+		params.Auth, params.Local)
 	for _, proxy := range []struct{ name, scheme string }{{"socks5", "socks5h"}, {"http", "http"}} {
 		through := &url.URL{Scheme: proxy.scheme, Host: g.Addr(proxy.name).String()}
 		if err := d.fetch(ctx, proxy.name, through); err != nil {

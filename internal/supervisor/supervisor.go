@@ -16,6 +16,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"gateway/internal/vpnclient"
+	"gateway/ppp"
 	"gateway/stack"
 )
 
@@ -81,6 +82,17 @@ func (t *Tunnel) Name() string { return t.config.Name }
 
 // Ready is closed when the network is up for the first time.
 func (t *Tunnel) Ready() <-chan struct{} { return t.ready }
+
+// Params returns what PPP has negotiated, if the network is up.
+func (t *Tunnel) Params() (p ppp.Params, up bool) {
+	t.mu.Lock()
+	conn := t.conn
+	t.mu.Unlock()
+	if conn == nil || conn.Ended() {
+		return ppp.Params{}, false
+	}
+	return conn.Params(), true
+}
 
 // Run dials and keeps the tunnel up until ctx ends, closes it properly and
 // returns nil. It returns the last failure if that is one that no repetition
