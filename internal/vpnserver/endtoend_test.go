@@ -20,6 +20,7 @@ import (
 
 	"gateway/internal/config"
 	"gateway/internal/gateway"
+	"gateway/internal/udpbatch"
 	"gateway/internal/vpnclient"
 	"gateway/internal/vpnserver"
 	"gateway/ppp"
@@ -192,6 +193,24 @@ func TestSessionOpenedByTheServer(t *testing.T) {
 	s := startServer(t, vpnserver.Config{CallOut: true})
 	c := clientConfig(t, s, "alice")
 	c.WaitForCall = true
+	if got := get(t, dial(t, c).Stack(), "http://intranet.example/"); got != vpnserver.IndexPage {
+		t.Errorf("page: %q", got)
+	}
+}
+
+// The outer network may be IPv6, and all may be switched off that makes it fast.
+func TestOuterIPv6AndSlowPaths(t *testing.T) {
+	listen := netip.MustParseAddrPort("[::1]:0")
+	if c, err := net.ListenPacket("udp", listen.String()); err != nil {
+		t.Skipf("no IPv6 here: %v", err)
+	} else {
+		c.Close()
+	}
+	slow := udpbatch.Config{DisableBatch: true, DisableGSO: true, DisableGRO: true}
+	s := startServer(t, vpnserver.Config{Listen: listen, Socket: slow})
+	c := clientConfig(t, s, "alice")
+	c.Socket = slow
+	c.Stack = stack.Config{DisableGSO: true, DisableGRO: true}
 	if got := get(t, dial(t, c).Stack(), "http://intranet.example/"); got != vpnserver.IndexPage {
 		t.Errorf("page: %q", got)
 	}
