@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gateway/internal/carrier"
@@ -90,6 +91,7 @@ type Server struct {
 	network  *stack.Stack
 	intranet *intranet
 	done     chan struct{} // closed when the loop has ended
+	spoofed  atomic.Uint64 // packets whose source is not their client's
 
 	// feed keeps the private network's inbound side to one goroutine at a time,
 	// as its stack demands; the carriers' loops take turns.
@@ -156,6 +158,17 @@ func (s *Server) Addr() netip.AddrPort { return s.local }
 
 // Private returns the addresses of the private network.
 func (s *Server) Private() []netip.Addr { return s.config.Private }
+
+// Stats counts packets that were dropped.
+type Stats struct {
+	Spoofed    uint64 // from a client, with a source that is not its own
+	Unroutable uint64 // from the private network, for no client
+}
+
+// Stats returns the counters.
+func (s *Server) Stats() Stats {
+	return Stats{Spoofed: s.spoofed.Load(), Unroutable: s.router.unroutable.Load()}
+}
 
 // Close says goodbye to all clients (StopCCN), waits until ctx ends for their
 // answers, and ends the server.
