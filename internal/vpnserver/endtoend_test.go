@@ -313,8 +313,8 @@ func (s *badSocket) WriteDatagrams(datagrams [][]byte, offset int, to netip.Addr
 func TestTransferOverBadCarrier(t *testing.T) {
 	const size = 16 << 20
 	// With a round trip of nothing, waiting for lost retransmissions would
-	// otherwise be all that this test does; and what is sent again is whole
-	// super-segments, which hardly ever arrive whole here.
+	// otherwise be all that this test does; with super-segments the stack
+	// recovers more slowly still under such loss (the cause is not known).
 	impatient := stack.Config{MinRTO: 5 * time.Millisecond, DisableGSO: true}
 	s := startServer(t, vpnserver.Config{WrapSocket: bad(1), Stack: impatient})
 	c := clientConfig(t, s, "alice")
