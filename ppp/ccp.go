@@ -175,6 +175,11 @@ func (c *ccp) settled() bool {
 	return !c.requested.Encrypts() && !c.heard.Encrypts() // nobody wants encryption any more
 }
 
+// possible tells whether packets may ever be encrypted or compressed in this negotiation.
+func (c *ccp) possible() bool {
+	return c.policy.Encryption != mppe.Deny || c.policy.Compression != mppe.Deny
+}
+
 // disputed tells whether the two ends differ about encryption, so that the end of the link is to be blamed on it.
 func (c *ccp) disputed() bool {
 	return c.state != stateOpened && (!c.settled() || c.denied && (c.running() || !c.session.rx.open()))

@@ -212,11 +212,11 @@ func TestModes(t *testing.T) {
 			t.Run(fmt.Sprintf("%v/%+v/%+v", m, test.peer, test.server), func(t *testing.T) {
 				l := newEncryptedPair(t, test.peer, test.server, withLogin(m))
 				l.mustConnect()
-				mtu := testMTU - frameHeader
-				if test.encryption+test.compression != "" {
-					mtu -= 4
-				}
-				for _, e := range []*linkEnd{l.peer, l.server} {
+				for e, policy := range map[*linkEnd]mppe.Policy{l.peer: test.peer, l.server: test.server} {
+					mtu := testMTU - frameHeader - 4
+					if policy == (mppe.Policy{}) {
+						mtu += 4
+					}
 					if p := e.params(t); p.Encryption != test.encryption || p.Compression != test.compression || p.MTU != mtu {
 						t.Errorf("%q, %q, MTU %d", p.Encryption, p.Compression, p.MTU)
 					}
@@ -369,7 +369,7 @@ func TestEncryptionIsRefused(t *testing.T) {
 			s = loggedIn(t, prefer128)
 			test.refuse(s, s.wantFind(protocolCCP, codeConfigureRequest))
 			s.negotiateIPCPAgain()
-			if p := s.params(t); p.Encryption != "" || p.MTU != testMTU-frameHeader {
+			if p := s.params(t); p.Encryption != "" || p.MTU != testMTU-frameHeader-4 {
 				if test.name != "agrees to nothing" { // it takes our option, and so encrypts what it sends
 					t.Errorf("preferred: %+v", p)
 				}
@@ -676,7 +676,7 @@ func TestCompressionMayEnd(t *testing.T) {
 	if len(s.packets) != 1 || len(s.sent) != 1 || s.sent[0][3] != 0x21 {
 		t.Errorf("% x, %v", s.sent, s.downs)
 	}
-	if p := s.params(t); p.Compression != "" || p.MTU != testMTU-frameHeader {
+	if p := s.params(t); p.Compression != "" || p.MTU != testMTU-frameHeader-4 {
 		t.Errorf("%+v", p)
 	}
 }
