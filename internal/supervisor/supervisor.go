@@ -16,6 +16,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"gateway/internal/vpnclient"
+	"gateway/ppp"
 	"gateway/stack"
 )
 
@@ -78,6 +79,16 @@ func New(c Config) *Tunnel {
 
 // Name returns the tunnel's name.
 func (t *Tunnel) Name() string { return t.config.Name }
+
+// Params returns what PPP has negotiated, and whether the network is up.
+func (t *Tunnel) Params() (p ppp.Params, up bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conn == nil || t.conn.Ended() {
+		return p, false
+	}
+	return t.conn.Params(), true
+}
 
 // Ready is closed when the network is up for the first time.
 func (t *Tunnel) Ready() <-chan struct{} { return t.ready }
