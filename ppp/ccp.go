@@ -27,7 +27,7 @@ type ccp struct {
 	asked     bool      // the peer's last Configure-Request has the option
 	heard     mppe.Bits // what it asks for, as far as we would take it
 	offered   mppe.Bits // what of it we acknowledge; 0: nothing
-	denied    bool      // the peer wants encryption that we do not
+	denied    bool      // it wants encryption that we do not
 
 	// What was agreed upon; nil: packets go as they are.
 	encoder       *mppe.Encoder
@@ -91,7 +91,7 @@ func (c *ccp) appendRequest(dst []byte) []byte {
 	return mppe.AppendOption(dst, c.requested)
 }
 
-func (c *ccp) beginRequest() { c.asked, c.heard, c.offered = false, 0, 0 }
+func (c *ccp) beginRequest() { c.asked, c.heard, c.offered, c.denied = false, 0, 0, false }
 
 func (c *ccp) judge(o option) (verdict, []byte) {
 	bits, err := mppe.ParseOption(appendOption(nil, o))
@@ -173,6 +173,11 @@ func (c *ccp) settled() bool {
 		return true
 	}
 	return !c.requested.Encrypts() && !c.heard.Encrypts() // nobody wants encryption any more
+}
+
+// possible tells whether packets may ever be encrypted or compressed in this negotiation.
+func (c *ccp) possible() bool {
+	return c.policy.Encryption != mppe.Deny || c.policy.Compression != mppe.Deny
 }
 
 // disputed tells whether the two ends differ about encryption, so that the end of the link is to be blamed on it.
