@@ -95,7 +95,7 @@ type protocol struct {
 	listens func(*vpnserver.Server) string
 	address func(*vpnserver.Server) netip.AddrPort
 	port    string // the environment variable of the server's port
-	up      string // what has come up
+	carrier string // what carries PPP
 }
 
 var protocols = map[config.Protocol]protocol{
@@ -103,7 +103,7 @@ var protocols = map[config.Protocol]protocol{
 		listens: func(s *vpnserver.Server) string { return fmt.Sprintf("L2TP server listens on UDP %v", s.Addr()) },
 		address: (*vpnserver.Server).Addr,
 		port:    "GATEWAY_TUNNEL_L2TP_PORT",
-		up:      "L2TP tunnel and session",
+		carrier: "L2TP tunnel and session",
 	},
 	config.PPTPProtocol: {
 		listens: func(s *vpnserver.Server) string {
@@ -111,7 +111,7 @@ var protocols = map[config.Protocol]protocol{
 		},
 		address: (*vpnserver.Server).PPTPAddr,
 		port:    "GATEWAY_TUNNEL_PPTP_PORT",
-		up:      "PPTP control connection and call",
+		carrier: "PPTP control connection and call",
 	},
 }
 
@@ -193,8 +193,12 @@ func (d *demo) show(ctx context.Context, g *gateway.Gateway, ended chan error) e
 		return fmt.Errorf("demo: the tunnel did not come up: %w", context.Cause(ctx))
 	}
 	params, _ := g.Tunnels()[0].Params()
-	d.step("gateway", "tunnel is up: %s, login by %v; a TCP/IP stack in this process has the address %v",
-		d.protocol().up, params.Auth, params.Local)
+	encryption := params.Encryption
+	if encryption == "" {
+		encryption = "no encryption"
+	}
+	d.step("gateway", "tunnel is up: %s, login by %v, %s; a TCP/IP stack in this process has the address %v", d.protocol().carrier, params.Auth,
+		encryption, params.Local)
 	for _, proxy := range []struct{ name, scheme string }{{"socks5", "socks5h"}, {"http", "http"}} {
 		through := &url.URL{Scheme: proxy.scheme, Host: g.Addr(proxy.name).String()}
 		if err := d.fetch(ctx, proxy.name, through); err != nil {

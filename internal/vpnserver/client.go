@@ -56,7 +56,7 @@ func (c *client) Up(p ppp.Params) {
 	}
 	c.server.router.set(c.addr4, c.subnet6, c.link.PPP())
 	c.server.config.Log.Info("client is up", "client", c.from.String(), "user", p.Username, "auth", p.Auth.String(),
-		"address", c.addr4, "prefix", c.subnet6, "mtu", p.MTU)
+		"address", c.addr4, "prefix", c.subnet6, "mtu", p.MTU, "encryption", p.Encryption, "compression", p.Compression)
 }
 
 // HandlePackets gives the private network what the client may send.
