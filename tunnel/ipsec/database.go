@@ -126,7 +126,7 @@ func (t *Transport) Install(now time.Time, p Pair) (netip.AddrPort, error) {
 	t.inbound[p.SPIIn] = added
 	t.schedule(added.ends())
 	t.keepAlive(now, owner)
-	t.config.Log.Info("SA pair up", "peer", owner.address, "transform", p.Transform, "spi_in", hex(p.SPIIn), "spi_out", hex(p.SPIOut))
+	t.config.Log.Info("SA pair up", "peer", owner.address, "transform", p.Transform, "spi_in", spiText(p.SPIIn), "spi_out", spiText(p.SPIOut))
 	return owner.address, nil
 }
 
@@ -190,7 +190,7 @@ func (t *Transport) remove(p *pair, why string) {
 		delete(t.peers, owner.address)
 		t.mu.Unlock()
 	}
-	t.config.Log.Info("SA pair down", "peer", owner.address, "why", why, "spi_in", hex(p.in.spi), "spi_out", hex(p.out.spi))
+	t.config.Log.Info("SA pair down", "peer", owner.address, "why", why, "spi_in", spiText(p.in.spi), "spi_out", spiText(p.out.spi))
 }
 
 // LastHeard is when a packet from the peer of a pair last verified, on whichever pair of that peer; zero is never.
@@ -285,4 +285,4 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-func hex(spi uint32) string { return fmt.Sprintf("%08x", spi) }
+func spiText(spi uint32) string { return fmt.Sprintf("%08x", spi) }
