@@ -88,15 +88,16 @@ func (sa *outbound) seal(sealed, datagrams [][]byte, offset int, to uint16) (_ [
 	}
 	sa.mu.Lock()
 	defer sa.mu.Unlock()
+	ok = true
 	for _, d := range datagrams {
-		if !sa.budget.spend(len(d) - start) {
-			return sealed, start, false, false, nil
+		if ok = sa.budget.spend(len(d) - start); !ok {
+			break
 		}
 		sealed = append(sealed, sa.sealOne(d, offset, start, to))
 	}
 	low = sa.budget.low() && !sa.lowTold
 	sa.lowTold = sa.lowTold || low
-	return sealed, start, low, true, nil
+	return sealed, start, low, ok, nil
 }
 
 // sealOne makes the next packet (RFC 4303 section 3.3.2). Its number is the budget's count.
