@@ -90,7 +90,7 @@ func (t *Transport) Install(now time.Time, p Pair) (netip.AddrPort, error) {
 	if err := t.checkPair(p); err != nil {
 		return netip.AddrPort{}, err
 	}
-	in, out, err := newSAs(p, t.config)
+	in, out, err := newSAs(p, t.config.Random, &t.low)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}

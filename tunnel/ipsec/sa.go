@@ -3,9 +3,11 @@ package ipsec
 import (
 	"encoding/binary"
 	"errors"
+	"io"
 	"math"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 )
 
 // Next headers (RFC 4303 section 2.6).
@@ -57,6 +59,7 @@ type outbound struct {
 	from     uint16       // inner UDP port: ours
 	ipv6     bool         // which wants a checksum
 	checksum pseudoHeader // if ipv6
+	low      *atomic.Bool // set, once, when a successor is wanted
 
 	mu         sync.Mutex
 	protection protection // guarded by mu, as all below
@@ -69,35 +72,46 @@ var (
 	errLarge = errors.New("ipsec: datagram too long")
 )
 
-// seal appends to sealed the ESP packets of datagrams, each made around its datagram, and returns with them where in the buffers they
-// begin. It seals none unless all have room; if the SA is used up on the way, the last ones are missing and ok is false. low tells, once,
-// that a successor is wanted.
-func (sa *outbound) seal(sealed, datagrams [][]byte, offset int, to uint16) (_ [][]byte, start int, low, ok bool, err error) {
-	start = offset - udpHeader - sa.lead()
-	if start < 0 {
-		return sealed, 0, false, true, errRoom
+// seal appends to sealed the ESP packets of datagrams, each made around its datagram; they begin at start(offset). It seals none unless all
+// have room. If the SA is used up on the way, the last ones are missing, and err is ErrNoSA.
+func (sa *outbound) seal(sealed, datagrams [][]byte, offset int, to uint16) (_ [][]byte, err error) {
+	if err := sa.checkRoom(datagrams, offset); err != nil {
+		return sealed, err
 	}
-	for _, d := range datagrams {
-		n := len(d) - offset + udpHeader
-		if n > maxUDP {
-			return sealed, start, false, true, errLarge
-		}
-		if len(d)+sa.padding(n)+trailer+sa.icv > cap(d) {
-			return sealed, start, false, true, errRoom
-		}
-	}
+	start := sa.start(offset)
 	sa.mu.Lock()
 	defer sa.mu.Unlock()
-	ok = true
 	for _, d := range datagrams {
-		if ok = sa.budget.spend(len(d) - start); !ok {
+		if !sa.budget.spend(len(d) - start) {
+			err = ErrNoSA
 			break
 		}
 		sealed = append(sealed, sa.sealOne(d, offset, start, to))
 	}
-	low = sa.budget.low() && !sa.lowTold
-	sa.lowTold = sa.lowTold || low
-	return sealed, start, low, ok, nil
+	if sa.budget.low() && !sa.lowTold {
+		sa.lowTold = true
+		sa.low.Store(true)
+	}
+	return sealed, err
+}
+
+// start is where in a buffer the packet begins whose datagram begins at offset.
+func (sa *outbound) start(offset int) int { return offset - udpHeader - sa.lead() }
+
+func (sa *outbound) checkRoom(datagrams [][]byte, offset int) error {
+	if sa.start(offset) < 0 {
+		return errRoom
+	}
+	for _, d := range datagrams {
+		n := len(d) - offset + udpHeader
+		if n > maxUDP {
+			return errLarge
+		}
+		if len(d)+sa.padding(n)+trailer+sa.icv > cap(d) {
+			return errRoom
+		}
+	}
+	return nil
 }
 
 // sealOne makes the next packet (RFC 4303 section 3.3.2). Its number is the budget's count.
@@ -199,20 +213,20 @@ func (sa *inbound) isTruncated(t Transform, esp []byte) bool {
 	return sa.truncated
 }
 
-// newSAs makes the two SAs of a pair.
-func newSAs(p Pair, c Config) (*inbound, *outbound, error) {
+// newSAs makes the two SAs of a pair, of which the outbound one sets low.
+func newSAs(p Pair, random io.Reader, low *atomic.Bool) (*inbound, *outbound, error) {
 	e := encryptions[p.Transform.Encryption]
 	opener, err := opening(p.Transform, p.KeyIn, p.AuthIn)
 	if err != nil {
 		return nil, nil, err
 	}
-	sealer, err := sealing(p.Transform, p.KeyOut, p.AuthOut, c.Random)
+	sealer, err := sealing(p.Transform, p.KeyOut, p.AuthOut, random)
 	if err != nil {
 		return nil, nil, err
 	}
 	l := p.Transform.layout()
 	in := &inbound{layout: l, spi: p.SPIIn, to: p.LocalPort, from: p.PeerPort, protection: opener, budget: newBudget(p.LifeBytes, e)}
-	out := &outbound{layout: l, spi: p.SPIOut, from: p.LocalPort, protection: sealer, budget: newBudget(p.LifeBytes, e)}
+	out := &outbound{layout: l, spi: p.SPIOut, from: p.LocalPort, low: low, protection: sealer, budget: newBudget(p.LifeBytes, e)}
 	if out.ipv6 = p.Peer.Addr().Is6(); out.ipv6 {
 		out.checksum = newPseudoHeader(p.Local, p.Peer.Addr())
 	}

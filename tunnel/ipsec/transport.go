@@ -1,6 +1,7 @@
 package ipsec
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -216,22 +217,14 @@ func (t *Transport) WriteDatagrams(datagrams [][]byte, offset int, to netip.Addr
 	}
 	b := t.batches.Get().(*batch)
 	defer t.batches.Put(b)
-	sealed, start, low, ok, err := sa.seal(b.datagrams[:0], datagrams, offset, uint16(p.port.Load()))
+	sealed, err := sa.seal(b.datagrams[:0], datagrams, offset, uint16(p.port.Load()))
 	b.datagrams = sealed
 	defer clear(sealed) // the buffers are borrowed
-	if low {
-		t.low.Store(true)
+	t.counters.unsent.Add(uint64(len(datagrams) - len(sealed)))
+	if len(sealed) == 0 {
+		return err
 	}
-	if err != nil {
-		return t.refuse(len(datagrams), err)
-	}
-	if len(sealed) > 0 {
-		err = t.send(p, sealed, start)
-	}
-	if !ok {
-		return t.refuse(len(datagrams)-len(sealed), ErrNoSA)
-	}
-	return err
+	return cmp.Or(t.send(p, sealed, sa.start(offset)), err)
 }
 
 // send writes to where the peer is now.
