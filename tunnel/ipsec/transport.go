@@ -181,7 +181,8 @@ func (t *Transport) follow(p *pair, from netip.AddrPort, port uint16) {
 		p.peer.port.Store(uint32(port))
 	}
 	if outer := *p.peer.outer.Load(); p.roams && from != outer {
-		p.peer.outer.Store(&from)
+		moved := from
+		p.peer.outer.Store(&moved)
 		t.config.Log.Info("peer has moved", "peer", p.peer.address, "from", outer, "to", from)
 	}
 }
