@@ -13,7 +13,6 @@ type forgetful struct{}
 func (forgetful) HandleDatagrams(time.Time, netip.AddrPort, [][]byte) {}
 func (forgetful) HandleIKE(time.Time, netip.AddrPort, []byte)         {}
 func (forgetful) RekeyWanted(time.Time, uint32)                       {}
-func (forgetful) PairDown(time.Time, uint32)                          {}
 
 // A batchOf is a batch that can be sealed, or received, again and again.
 type batchOf struct {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// maxPairs bounds the pairs of one peer: the newest, and predecessors that have not ended.
+// maxPairs bounds the pairs of one peer: the newest, its predecessors, and those expected.
 const maxPairs = 8
 
 // A Pair is what one Quick Mode agrees on with a peer: an SA in each direction (RFC 2409 section 5.5). The keys are not kept; they can be
@@ -23,8 +23,7 @@ type Pair struct {
 	KeyIn, KeyOut   []byte // with the salt at the end if it is AES-GCM; see Transform.KeySizes
 	AuthIn, AuthOut []byte
 
-	Lifetime  time.Duration // after which the pair is dropped; 0 is never
-	LifeBytes uint64        // of ESP, in either direction, after which nothing passes; 0 is no limit
+	LifeBytes uint64 // of ESP, in either direction, after which nothing passes; 0 is no limit
 
 	LocalPort uint16 // inner UDP port here; 0 means 1701
 	PeerPort  uint16 // inner UDP port there; 0 means any: the one last heard from, until then 1701
@@ -51,83 +50,115 @@ type pair struct {
 	transform Transform
 	in        *inbound
 	out       *outbound
+	innerPort uint16 // the peer's; 0 is any
 	keepalive bool
 	roams     bool
-
-	expires time.Time // its lifetime is over
-	retires time.Time // it has had a successor for long enough; zero if it is the newest
-	lowTold bool
+	sending   bool // it is, or has been, sent on
+	lowTold   bool
 }
 
-func (p *pair) ends() time.Time { return earlier(p.expires, p.retires) }
+// is reports whether p is a Pair that was given before.
+func (p *pair) is(given Pair) bool {
+	return p.out.spi == given.SPIOut && p.transform == given.Transform
+}
 
 // A peer is one whose pairs follow one another. It belongs to the loop, but for what is atomic.
 type peer struct {
 	address netip.AddrPort // under which the layer above knows it: the outer address of its first pair
 	pairs   []*pair        // oldest first
-	heard   time.Time      // a packet last verified
+	current *pair          // the one that is sent on; nil is none
 	tick    time.Time      // to look whether to send a keepalive; zero is never
 
-	out   atomic.Pointer[outbound]       // of the newest pair; nil: nothing may leave
+	out   atomic.Pointer[outbound]       // of current; nil: nothing may leave
 	outer atomic.Pointer[netip.AddrPort] // where it is now
 	port  atomic.Uint32                  // inner UDP port
 	sent  atomic.Bool                    // something was, since the last tick
 }
 
-func (p *peer) newest() *pair { return p.pairs[len(p.pairs)-1] }
-
-// useNewest sends on the newest pair from now on.
-func (p *peer) useNewest() {
-	p.newest().retires = time.Time{}
-	p.out.Store(p.newest().out)
+// send makes a pair the one that is sent on; nil is none.
+func (p *peer) send(on *pair) {
+	p.current = on
+	if on == nil {
+		p.out.Store(nil)
+		return
+	}
+	on.sending = true
+	p.out.Store(on.out)
 }
 
-// Install puts a pair to use and returns the address under which the layer above knows its peer: that of the peer's first pair. A pair with
-// a peer that has one already succeeds it (rekeying): everything is sent on the new one at once, and the old one is received on for
-// Config.RekeyGrace.
-func (t *Transport) Install(now time.Time, p Pair) (netip.AddrPort, error) {
+// Expect receives on a pair, and sends on it only after Install, or when the first packet on it shows that the peer has it. IKE's responder
+// needs that: the initiator may use the pair before its last message is here (RFC 2409 section 5.5). See Install for what is returned.
+func (t *Transport) Expect(now time.Time, p Pair) (netip.AddrPort, error) {
+	added, err := t.add(p)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	return added.peer.address, nil
+}
+
+// Install puts a pair to use, expected or not, and returns the address under which the layer above knows its peer: that of the peer's first
+// pair. A pair with a peer that has one already succeeds it (rekeying): everything is sent on the new one at once, and the old one is
+// received on until it is removed. A pair that is in use stays so.
+func (t *Transport) Install(now time.Time, p Pair) (_ netip.AddrPort, err error) {
+	added := t.inbound[p.SPIIn]
+	if added == nil || !added.is(p) {
+		if added, err = t.add(p); err != nil {
+			return netip.AddrPort{}, err
+		}
+	}
+	if !added.sending {
+		outer := unmapped(p.Peer)
+		added.peer.outer.Store(&outer)
+		t.use(now, added)
+	}
+	return added.peer.address, nil
+}
+
+// add makes a pair that is received on.
+func (t *Transport) add(p Pair) (*pair, error) {
 	p = p.withDefaults()
 	if err := t.checkPair(p); err != nil {
-		return netip.AddrPort{}, err
+		return nil, err
 	}
 	in, out, err := newSAs(p, t.config.Random, &t.low)
 	if err != nil {
-		return netip.AddrPort{}, err
+		return nil, err
 	}
 	owner := t.findPeer(p.Peer)
 	if owner == nil {
 		if len(t.peers) >= t.config.MaxPeers {
-			return netip.AddrPort{}, ErrResources
+			return nil, ErrResources
 		}
-		owner = &peer{address: p.Peer}
-		owner.port.Store(defaultPort)
-		t.mu.Lock()
-		t.peers[p.Peer] = owner
-		t.mu.Unlock()
+		owner = t.newPeer(p.Peer)
 	}
 	if len(owner.pairs) >= maxPairs {
-		t.remove(owner.pairs[0], "too many")
+		t.remove(owner.oldest(), "too many")
 	}
-	added := &pair{peer: owner, transform: p.Transform, in: in, out: out, keepalive: p.Keepalive, roams: p.Roams}
-	if p.Lifetime > 0 {
-		added.expires = now.Add(p.Lifetime)
-	}
-	for _, old := range owner.pairs {
-		old.lowTold = true // it has the successor that it may have wanted
-		old.retires = earlier(old.retires, now.Add(t.config.RekeyGrace))
-		t.schedule(old.ends())
-	}
+	added := &pair{peer: owner, transform: p.Transform, in: in, out: out, innerPort: p.PeerPort, keepalive: p.Keepalive, roams: p.Roams}
 	owner.pairs = append(owner.pairs, added)
-	owner.outer.Store(&p.Peer)
-	if p.PeerPort != 0 {
-		owner.port.Store(uint32(p.PeerPort))
-	}
-	owner.useNewest()
 	t.inbound[p.SPIIn] = added
-	t.schedule(added.ends())
+	return added, nil
+}
+
+func (t *Transport) newPeer(address netip.AddrPort) *peer {
+	p := &peer{address: address}
+	p.outer.Store(&address)
+	p.port.Store(defaultPort)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.peers[address] = p
+	return p
+}
+
+// use sends on a pair from now on.
+func (t *Transport) use(now time.Time, p *pair) {
+	owner := p.peer
+	if p.innerPort != 0 {
+		owner.port.Store(uint32(p.innerPort))
+	}
+	owner.send(p)
 	t.keepAlive(now, owner)
-	t.config.Log.Info("SA pair up", "peer", owner.address, "transform", p.Transform, "spi_in", spiText(p.SPIIn), "spi_out", spiText(p.SPIOut))
-	return owner.address, nil
+	t.config.Log.Info("SA pair up", "peer", owner.address, "transform", p.transform, "spi_in", spiText(p.in.spi), "spi_out", spiText(p.out.spi))
 }
 
 const defaultPort = 1701 // L2TP (RFC 3193 section 4)
@@ -168,7 +199,7 @@ func (t *Transport) findPeer(address netip.AddrPort) *peer {
 	return t.peers[address]
 }
 
-// Remove ends a pair, and reports whether there was one. If it was the newest, its predecessor is used again, if there still is one.
+// Remove ends a pair, and reports whether there was one. If it was the one that is sent on, its predecessor is again, if there still is one.
 func (t *Transport) Remove(spiIn uint32) bool {
 	p := t.inbound[spiIn]
 	if p != nil {
@@ -182,10 +213,10 @@ func (t *Transport) remove(p *pair, why string) {
 	owner := p.peer
 	delete(t.inbound, p.in.spi)
 	owner.pairs = slices.DeleteFunc(owner.pairs, func(q *pair) bool { return q == p })
-	if len(owner.pairs) > 0 {
-		owner.useNewest()
-	} else {
-		owner.out.Store(nil)
+	if owner.current == p {
+		owner.send(owner.predecessor())
+	}
+	if len(owner.pairs) == 0 {
 		t.mu.Lock()
 		delete(t.peers, owner.address)
 		t.mu.Unlock()
@@ -193,38 +224,33 @@ func (t *Transport) remove(p *pair, why string) {
 	t.config.Log.Info("SA pair down", "peer", owner.address, "why", why, "spi_in", spiText(p.in.spi), "spi_out", spiText(p.out.spi))
 }
 
-// LastHeard is when a packet from the peer of a pair last verified, on whichever pair of that peer; zero is never.
-func (t *Transport) LastHeard(spiIn uint32) time.Time {
-	if p := t.inbound[spiIn]; p != nil {
-		return p.peer.heard
+// predecessor is the newest pair that was sent on before; nil is none.
+func (p *peer) predecessor() *pair {
+	for _, q := range slices.Backward(p.pairs) {
+		if q.sending {
+			return q
+		}
 	}
-	return time.Time{}
+	return nil
 }
 
-// Advance does what is due by now: it ends pairs, asks for successors and sends keepalives. next is when to call it again; zero means never.
+// oldest is the oldest pair that is not sent on.
+func (p *peer) oldest() *pair {
+	if p.pairs[0] == p.current {
+		return p.pairs[1]
+	}
+	return p.pairs[0]
+}
+
+// Advance does what is due by now: it asks for successors and sends keepalives. next is when to call it again; zero means never.
 func (t *Transport) Advance(now time.Time) (next time.Time) {
 	t.tellLow(now)
 	if !due(t.next, now) {
 		return t.next
 	}
 	t.next = time.Time{}
-	for _, spi := range t.spis() {
-		p := t.inbound[spi]
-		switch {
-		case p == nil: // a handler removed it
-		case due(p.ends(), now):
-			why := "lifetime is over"
-			if due(p.retires, now) {
-				why = "has had a successor"
-			}
-			t.remove(p, why)
-			t.handler.PairDown(now, spi)
-		default:
-			t.schedule(p.ends())
-		}
-	}
-	for _, owner := range t.peers {
-		t.keepAlive(now, owner)
+	for _, p := range t.peers {
+		t.keepAlive(now, p)
 	}
 	return t.next
 }
@@ -238,7 +264,7 @@ func (t *Transport) tellLow(now time.Time) {
 		return
 	}
 	for _, spi := range t.spis() {
-		if p := t.inbound[spi]; p != nil && !p.lowTold && p == p.peer.newest() && p.isLow() {
+		if p := t.inbound[spi]; p != nil && !p.lowTold && p == p.peer.current && p.isLow() {
 			p.lowTold = true
 			t.handler.RekeyWanted(now, spi)
 		}
@@ -253,7 +279,7 @@ func (p *pair) isLow() bool {
 
 // keepAlive sends a keepalive if a NAT may otherwise forget the peer. It looks twice in an interval, so that silence does not exceed one.
 func (t *Transport) keepAlive(now time.Time, p *peer) {
-	if !p.newest().keepalive || t.config.KeepaliveInterval < 0 {
+	if p.current == nil || !p.current.keepalive || t.config.KeepaliveInterval < 0 {
 		p.tick = time.Time{}
 		return
 	}
@@ -267,13 +293,11 @@ func (t *Transport) keepAlive(now time.Time, p *peer) {
 			t.sendKeepalive(p)
 		}
 	}
-	t.schedule(p.tick)
+	t.next = earlier(t.next, p.tick)
 }
 
 // spis lists the pairs in an order that does not change from run to run, and that holds while handlers change the map.
 func (t *Transport) spis() []uint32 { return slices.Sorted(maps.Keys(t.inbound)) }
-
-func (t *Transport) schedule(deadline time.Time) { t.next = earlier(t.next, deadline) }
 
 func due(deadline, now time.Time) bool { return !deadline.IsZero() && !deadline.After(now) }
 

@@ -15,8 +15,9 @@
 //
 // # Failing closed
 //
-// What has no SA is not sent: there is no way through a Transport in the clear. It stays so when an SA ends, of age or by its limits.
-// What does not verify is dropped and counted (Stats).
+// What has no SA is not sent: there is no way through a Transport in the clear. It stays so when an SA is removed or has carried all that
+// it may. What does not verify is dropped and counted (Stats). Who negotiates the pairs also ends them: a Transport knows of their limits in
+// packets and bytes, and nothing of their age.
 //
 // # Ownership
 //

@@ -85,10 +85,6 @@ func (u *upper) RekeyWanted(_ time.Time, spiIn uint32) {
 	u.events = append(u.events, fmt.Sprintf("rekey %#x", spiIn))
 }
 
-func (u *upper) PairDown(_ time.Time, spiIn uint32) {
-	u.events = append(u.events, fmt.Sprintf("down %#x", spiIn))
-}
-
 func (u *upper) takeEvents() []string {
 	events := u.events
 	u.events = nil

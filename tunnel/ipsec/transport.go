@@ -15,14 +15,12 @@ import (
 
 // Defaults of Config.
 const (
-	defaultRekeyGrace        = 30 * time.Second
 	defaultKeepaliveInterval = 20 * time.Second // RFC 3948 section 4
 	defaultMaxPeers          = 1024
 )
 
 // Config is how a Transport behaves. Its zero value is the default.
 type Config struct {
-	RekeyGrace        time.Duration // for how long a pair that has a successor is still received on; 0 means 30 s
 	KeepaliveInterval time.Duration // the longest silence towards a peer whose Pair wants keepalives; 0 means 20 s, less than 0 none
 	MaxPeers          int           // at a time; 0 means 1024
 	AllowNull         bool          // allow pairs that do not encrypt
@@ -32,9 +30,6 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	if c.RekeyGrace <= 0 {
-		c.RekeyGrace = defaultRekeyGrace
-	}
 	if c.KeepaliveInterval == 0 {
 		c.KeepaliveInterval = defaultKeepaliveInterval
 	}
@@ -68,10 +63,8 @@ type Handler interface {
 	HandleDatagrams(now time.Time, peer netip.AddrPort, datagrams [][]byte)
 	// HandleIKE takes an IKE message, without its non-ESP marker, of anyone. It is borrowed until it returns and may be overwritten.
 	HandleIKE(now time.Time, from netip.AddrPort, message []byte)
-	// RekeyWanted says, once, that the newest pair of a peer nears the end of what it may carry.
+	// RekeyWanted says, once, that the pair that is sent on nears the end of what it may carry.
 	RekeyWanted(now time.Time, spiIn uint32)
-	// PairDown says that a pair has ended by its lifetime or because its successor has been there for RekeyGrace.
-	PairDown(now time.Time, spiIn uint32)
 }
 
 // ErrNoSA says that nothing was sent, since there is no SA to that peer, or it may carry no more. It may have one again later.
@@ -165,8 +158,10 @@ func (t *Transport) receiveESP(now time.Time, from netip.AddrPort, p *pair, esp 
 	}
 	t.counters.opened.Add(1)
 	t.counters.openedBytes.Add(uint64(size))
-	p.peer.heard = now
-	if p.in.budget.low() && !p.lowTold {
+	if !p.sending {
+		t.use(now, p)
+	}
+	if p == p.peer.current && !p.lowTold && p.in.budget.low() {
 		t.low.Store(true)
 	}
 	if p.in.replay.highest > highest { // one that came late does not tell where the peer is now

@@ -294,7 +294,6 @@ func TestForgedPacketDoesNotMoveTheWindow(t *testing.T) {
 func TestNothingIsSentWithoutSA(t *testing.T) {
 	s := newSide(Config{})
 	p, _ := pairs("aes128-sha1", 0x1000)
-	p.Lifetime = time.Hour
 	refused := func(when string) {
 		t.Helper()
 		if err := s.write(server, "secret"); !errors.Is(err, ErrNoSA) || len(s.socket.written) != 0 {
@@ -302,6 +301,10 @@ func TestNothingIsSentWithoutSA(t *testing.T) {
 		}
 	}
 	refused("before")
+	if _, err := s.Expect(epoch, p); err != nil {
+		t.Fatal(err)
+	}
+	refused("expected")
 	s.install(t, epoch, p)
 	if err := s.write(netip.MustParseAddrPort("198.51.100.1:1701"), "secret"); !errors.Is(err, ErrNoSA) {
 		t.Error("to another port:", err)
@@ -309,16 +312,6 @@ func TestNothingIsSentWithoutSA(t *testing.T) {
 	s.seal(t, server, "secret")
 	s.Remove(p.SPIIn)
 	refused("removed")
-	s.install(t, epoch, p)
-	if next := s.Advance(epoch.Add(time.Hour - 1)); next.IsZero() || s.write(server, "secret") != nil {
-		t.Error("ended too early")
-	}
-	s.socket.take()
-	s.Advance(epoch.Add(time.Hour))
-	refused("lifetime over")
-	if diff := cmp.Diff([]string{"down 0x1000"}, s.upper.takeEvents()); diff != "" {
-		t.Error(diff)
-	}
 	if s.Stats().Unsent != 4 || len(s.peers) != 0 || len(s.inbound) != 0 {
 		t.Error("something is left:", s.Stats(), s.peers, s.inbound)
 	}
@@ -372,30 +365,81 @@ func TestRekeyLosesNothing(t *testing.T) {
 	}
 }
 
-func TestOldPairIsReceivedOnForAWhile(t *testing.T) {
+func TestOldPairIsReceivedOnUntilItIsRemoved(t *testing.T) {
 	c, s := connected(t, "aes128-sha1")
 	old := c.seal(t, server, "in time", "too late")
 	_, ofServer := pairs("aes128-sha1", 0x2000)
 	s.install(t, epoch, ofServer)
-	now := epoch.Add(29 * time.Second)
-	if next := s.Advance(now); !next.Equal(epoch.Add(30 * time.Second)) {
-		t.Error("next", next)
-	}
-	s.receive(now, client, old[0])
+	s.receive(epoch, client, old[0])
 	if diff := cmp.Diff([]string{"in time"}, s.upper.takeTexts()); diff != "" {
 		t.Error(diff)
 	}
-	s.upper.takeEvents()
-	now = now.Add(time.Second)
-	if next := s.Advance(now); !next.IsZero() {
-		t.Error("next", next)
+	if spi := binary.BigEndian.Uint32(s.seal(t, client, "text")[0]); spi != 0x2000 {
+		t.Errorf("the old one made it send on %#x", spi)
 	}
-	s.receive(now, client, old[1])
+	s.Remove(0x1001)
+	s.receive(epoch, client, old[1])
 	if s.Stats().UnknownSPI != 1 {
 		t.Error(s.Stats())
 	}
-	if diff := cmp.Diff([]string{"down 0x1001"}, s.upper.takeEvents()); diff != "" {
-		t.Error(diff)
+}
+
+// RFC 2409 section 5.5: the initiator may use the pair when it has sent its last message, which may come later than ESP or get lost.
+func TestExpectedPairIsReceivedOnAndSentOnOnlyWhenThePeerHasIt(t *testing.T) {
+	for _, by := range []string{"Install", "a packet"} {
+		c, s := connected(t, "aes128-sha1")
+		ofClient, ofServer := pairs("aes256-sha256", 0x2000)
+		if address, err := s.Expect(epoch, ofServer); err != nil || address != client {
+			t.Fatal(address, err)
+		}
+		if spi := binary.BigEndian.Uint32(s.seal(t, client, "too early for the new one")[0]); spi != 0x1000 {
+			t.Errorf("sent on %#x", spi)
+		}
+		if by == "a packet" {
+			c.install(t, epoch, ofClient)
+			esp := c.seal(t, server, "text")[0]
+			forged := bytes.Clone(esp)
+			forged[50]++
+			if s.receive(epoch, client, forged); binary.BigEndian.Uint32(s.seal(t, client, "x")[0]) != 0x1000 {
+				t.Error("a forged packet moved it")
+			}
+			s.receive(epoch, client, esp)
+			if diff := cmp.Diff([]string{"text"}, s.upper.takeTexts()); diff != "" {
+				t.Error(diff)
+			}
+		} else {
+			s.install(t, epoch, ofServer)
+		}
+		for range 2 {
+			if spi := binary.BigEndian.Uint32(s.seal(t, client, "text")[0]); spi != 0x2000 {
+				t.Errorf("after %s sent on %#x", by, spi)
+			}
+			s.install(t, epoch, ofServer) // again, or late: nothing changes
+		}
+		if len(s.inbound) != 2 {
+			t.Error(len(s.inbound), "pairs")
+		}
+	}
+}
+
+func TestExpectedPairThatComesToNothingChangesNothing(t *testing.T) {
+	_, s := connected(t, "aes128-sha1")
+	_, ofServer := pairs("aes256-sha256", 0x2000)
+	if _, err := s.Expect(epoch, ofServer); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Expect(epoch, ofServer); !errors.Is(err, ErrSPI) {
+		t.Error("twice:", err)
+	}
+	s.Remove(0x2001)
+	if spi := binary.BigEndian.Uint32(s.seal(t, client, "text")[0]); spi != 0x1000 {
+		t.Errorf("sent on %#x", spi)
+	}
+	if _, err := s.Expect(epoch, ofServer); err != nil {
+		t.Fatal(err)
+	}
+	if s.Remove(0x1001); !errors.Is(s.write(client, "text"), ErrNoSA) {
+		t.Error("sent on a pair that is only expected")
 	}
 }
 
@@ -406,9 +450,6 @@ func TestPredecessorTakesOverWhenTheNewestPairIsRemoved(t *testing.T) {
 	c.Remove(0x2000)
 	if spi := binary.BigEndian.Uint32(c.seal(t, server, "text")[0]); spi != 0x1001 {
 		t.Errorf("sent on %#x", spi)
-	}
-	if c.Advance(epoch.Add(time.Hour)); len(c.upper.takeEvents()) != 0 {
-		t.Error("the predecessor ended as if it still had a successor")
 	}
 	if c.Remove(0x2000) || !c.Remove(0x1000) || !errors.Is(c.write(server, "text"), ErrNoSA) {
 		t.Error("removing")
@@ -421,8 +462,17 @@ func TestPairsOfOnePeerAreBounded(t *testing.T) {
 		p, _ := pairs("aes128-sha1", 0x2000+2*i)
 		c.install(t, epoch, p)
 	}
-	if len(c.inbound) != maxPairs {
+	for i := range uint32(50) {
+		p, _ := pairs("aes128-sha1", 0x4000+2*i)
+		if _, err := c.Expect(epoch, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(c.inbound) != maxPairs || len(c.peers[server].pairs) != maxPairs {
 		t.Error(len(c.inbound), "pairs")
+	}
+	if spi := binary.BigEndian.Uint32(c.seal(t, server, "text")[0]); spi != 0x2000+2*49+1 {
+		t.Errorf("sent on %#x", spi)
 	}
 }
 
@@ -871,20 +921,6 @@ func TestCallersListOfDatagramsStaysAsItWas(t *testing.T) {
 	c.socket.fails = failure
 	if err := c.write(server, "x"); !errors.Is(err, failure) {
 		t.Error(err)
-	}
-}
-
-func TestLastHeardIsOfVerifiedPackets(t *testing.T) {
-	c, s := connected(t, "aes128-sha1")
-	esp := c.seal(t, server, "text")[0]
-	forged := bytes.Clone(esp)
-	forged[30]++
-	now := epoch.Add(time.Minute)
-	if s.receive(now, client, forged); !s.LastHeard(0x1001).IsZero() {
-		t.Error("a forged packet counts")
-	}
-	if s.receive(now, client, esp); !s.LastHeard(0x1001).Equal(now) || !s.LastHeard(0x5000).IsZero() {
-		t.Error(s.LastHeard(0x1001))
 	}
 }
 
