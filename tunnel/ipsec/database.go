@@ -25,7 +25,9 @@ type Pair struct {
 
 	LifeBytes uint64 // of ESP, in either direction, after which nothing passes; 0 is no limit
 
-	LocalPort uint16 // inner UDP port here; 0 means 1701
+	// LocalPort is the inner UDP port here; 0 means 1701. Linux servers take a tunnel for an earlier one of the same address and port that
+	// died without their knowing; a port for each connection avoids that, where the server's policy lets it pass.
+	LocalPort uint16
 	PeerPort  uint16 // inner UDP port there; 0 means any: the one last heard from, until then 1701
 
 	Local     netip.Addr // our address as the peer's checksums have it; only needed if Peer is IPv6
@@ -88,7 +90,7 @@ func (p *peer) send(on *pair) {
 
 // Expect receives on a pair, and sends on it only after Install, or when the first packet on it shows that the peer has it. IKE's responder
 // needs that: the initiator may use the pair before its last message is here (RFC 2409 section 5.5). See Install for what is returned.
-func (t *Transport) Expect(now time.Time, p Pair) (netip.AddrPort, error) {
+func (t *Transport) Expect(p Pair) (netip.AddrPort, error) {
 	added, err := t.add(p)
 	if err != nil {
 		return netip.AddrPort{}, err

@@ -301,7 +301,7 @@ func TestNothingIsSentWithoutSA(t *testing.T) {
 		}
 	}
 	refused("before")
-	if _, err := s.Expect(epoch, p); err != nil {
+	if _, err := s.Expect(p); err != nil {
 		t.Fatal(err)
 	}
 	refused("expected")
@@ -389,7 +389,7 @@ func TestExpectedPairIsReceivedOnAndSentOnOnlyWhenThePeerHasIt(t *testing.T) {
 	for _, by := range []string{"Install", "a packet"} {
 		c, s := connected(t, "aes128-sha1")
 		ofClient, ofServer := pairs("aes256-sha256", 0x2000)
-		if address, err := s.Expect(epoch, ofServer); err != nil || address != client {
+		if address, err := s.Expect(ofServer); err != nil || address != client {
 			t.Fatal(address, err)
 		}
 		if spi := binary.BigEndian.Uint32(s.seal(t, client, "too early for the new one")[0]); spi != 0x1000 {
@@ -425,17 +425,17 @@ func TestExpectedPairIsReceivedOnAndSentOnOnlyWhenThePeerHasIt(t *testing.T) {
 func TestExpectedPairThatComesToNothingChangesNothing(t *testing.T) {
 	_, s := connected(t, "aes128-sha1")
 	_, ofServer := pairs("aes256-sha256", 0x2000)
-	if _, err := s.Expect(epoch, ofServer); err != nil {
+	if _, err := s.Expect(ofServer); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Expect(epoch, ofServer); !errors.Is(err, ErrSPI) {
+	if _, err := s.Expect(ofServer); !errors.Is(err, ErrSPI) {
 		t.Error("twice:", err)
 	}
 	s.Remove(0x2001)
 	if spi := binary.BigEndian.Uint32(s.seal(t, client, "text")[0]); spi != 0x1000 {
 		t.Errorf("sent on %#x", spi)
 	}
-	if _, err := s.Expect(epoch, ofServer); err != nil {
+	if _, err := s.Expect(ofServer); err != nil {
 		t.Fatal(err)
 	}
 	if s.Remove(0x1001); !errors.Is(s.write(client, "text"), ErrNoSA) {
@@ -464,7 +464,7 @@ func TestPairsOfOnePeerAreBounded(t *testing.T) {
 	}
 	for i := range uint32(50) {
 		p, _ := pairs("aes128-sha1", 0x4000+2*i)
-		if _, err := c.Expect(epoch, p); err != nil {
+		if _, err := c.Expect(p); err != nil {
 			t.Fatal(err)
 		}
 	}
