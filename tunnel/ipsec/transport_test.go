@@ -840,7 +840,7 @@ func TestPeerThatTruncatesSHA256IsExplainedOnce(t *testing.T) {
 	}
 }
 
-// The sizes of protocols.md's table 7.13: the inner IP MTU is 4 bytes of PPP and the L2TP header less.
+// Inner IP MTUs, computed by hand: the datagram less 4 bytes of PPP and 8 of L2TP header.
 func TestMTU(t *testing.T) {
 	const l2tp, ppp = 8, 4
 	for _, v := range []struct {
