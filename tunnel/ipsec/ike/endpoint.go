@@ -129,6 +129,14 @@ type ChildSA struct {
 	Weak            bool          // an algorithm is no longer thought safe
 }
 
+// String is what may be shown of a pair: not its keys.
+func (sa ChildSA) String() string {
+	return fmt.Sprintf("%s in %08x out %08x with %v", sa.Transform, sa.SPIIn, sa.SPIOut, sa.Peer)
+}
+
+// LogValue is String.
+func (sa ChildSA) LogValue() slog.Value { return slog.StringValue(sa.String()) }
+
 // An Endpoint is one IKE speaker behind one datagram socket, initiator and responder at once. It belongs to one goroutine, but for Stats.
 type Endpoint struct {
 	config       Config

@@ -125,6 +125,9 @@ func (e *PeerError) Advice() string {
 		return "the server does not accept L2TP traffic (UDP 1701) from this client: is L2TP enabled for it? It may also want a certain local_id"
 	case kind == notifyInvalidID:
 		return "the server does not know our identity: ask for the group name or ID to set as local_id, and check the pre-shared key"
+	case e.authenticates && e.Authenticated && !e.certificates && kind == notifyAuthenticationFailed:
+		// It is protected by keys made of the pre-shared key.
+		return "the pre-shared key is right, but the server refuses us: it may want another local_id, or aggressive mode"
 	case e.authenticates && !e.certificates && (kind == notifyPayloadMalformed || kind == notifyInvalidHash || kind == notifyAuthenticationFailed):
 		return wrongKey
 	case kind == notifyInvalidHash && !e.certificates:

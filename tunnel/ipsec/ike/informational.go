@@ -147,8 +147,10 @@ func (s *isakmpSA) receiveInformational(now time.Time, from netip.AddrPort, mark
 	}
 	s.heardFrom(now, from, marker)
 	s.lastInformational = transmission{to: s.remote, marker: s.marker, fragmented: s.abilities.fragmentation}
-	s.lastInformational.heard(raw)
 	s.takeNotifications(now, m)
+	if s.lastInformational.message != nil {
+		s.lastInformational.answers(raw, s.lastInformational.message)
+	}
 	for _, body := range m.all(payloadDelete) {
 		if d, err := parseDeletion(body); err == nil && s.state == established {
 			s.takeDeletion(now, d)

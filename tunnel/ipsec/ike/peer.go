@@ -31,6 +31,7 @@ type Peer struct {
 	sas      []*isakmpSA // established, newest last
 	phase1   *isakmpSA   // that we are negotiating
 	attempt1 int         // which list of proposals
+	refused  []string    // the proposals of earlier lists, of phase 1 and then of phase 2
 
 	wantsChild bool // a Quick Mode is to begin when there is an SA for it
 	quick      *quickMode
@@ -127,9 +128,9 @@ func (p *Peer) end(now time.Time, err error) {
 	for _, s := range slices.Clone(p.sas) {
 		s.remove()
 	}
-	for _, s := range slices.Clone(p.e.halfOpen) {
-		if s.peer == p {
-			s.remove()
+	for _, s := range p.e.halfOpen {
+		if s.peer == p { // it only seemed to be with this peer
+			s.peer = nil
 		}
 	}
 	for _, c := range slices.Clone(p.children) {
@@ -201,7 +202,9 @@ func (p *Peer) phase1Failed(now time.Time, err error) {
 	if p.closed {
 		return
 	}
-	if noProposalChosen(err) && p.attempt1+1 < len(p.phase1Attempts()) {
+	refused := noProposalChosen(err)
+	p.collectRefused(refused)
+	if refused != nil && p.attempt1+1 < len(p.phase1Attempts()) {
 		p.e.config.Log.Info("ike: server refused our proposals: trying once more with a short list", "peer", p.remote)
 		p.attempt1++
 		p.beginPhase1(now)
@@ -216,9 +219,25 @@ func (p *Peer) phase1Failed(now time.Time, err error) {
 	p.e.config.Log.Warn("ike: phase 1 could not be renewed", "peer", p.remote, "err", err)
 }
 
-func noProposalChosen(err error) bool {
-	peer, ok := err.(*PeerError)
-	return ok && notifyType(peer.Notify) == notifyNoProposalChosen
+// noProposalChosen is err if the peer refused our proposals with it, else nil.
+func noProposalChosen(err error) *PeerError {
+	if peer, ok := err.(*PeerError); ok && notifyType(peer.Notify) == notifyNoProposalChosen {
+		return peer
+	}
+	return nil
+}
+
+// collectRefused makes a refusal tell all that was offered, in whatever list.
+func (p *Peer) collectRefused(refused *PeerError) {
+	if refused == nil {
+		return
+	}
+	for _, proposal := range refused.Offered {
+		if !slices.Contains(p.refused, proposal) {
+			p.refused = append(p.refused, proposal)
+		}
+	}
+	refused.Offered = slices.Clone(p.refused)
 }
 
 // attach makes a responder's SA, whose peer has proven who it is, one of the Peer that it is with, or of a new one.
@@ -232,6 +251,7 @@ func (s *isakmpSA) attach(now time.Time, m *message) error {
 	if known == nil || known.id != s.peerID {
 		known = s.peerOf() // where it was when it began
 	}
+	s.peer = nil
 	if initialContact {
 		// It has forgotten what it had with us (RFC 2407 section 4.6.3.3). Others behind the same NAT have other identities, or should.
 		for _, p := range slices.Clone(e.peers) {
@@ -248,7 +268,6 @@ func (s *isakmpSA) attach(now time.Time, m *message) error {
 		known.remote, known.marker = s.remote, s.marker
 		return nil
 	}
-	s.peer = nil
 	if e.config.Accept == nil {
 		return errUnexpected
 	}
@@ -293,7 +312,7 @@ func (p *Peer) phase1Up(now time.Time, s *isakmpSA) {
 			}
 		}
 	}
-	p.sas = append(p.sas, s)
+	p.sas, p.refused = append(p.sas, s), nil
 	p.warnOf(1, s.proposal.String(), s.proposal.Weak())
 	p.e.config.Log.Info("ike: phase 1 is up", "peer", p.remote, "id", p.id.String(), "proposal", s.proposal.String(), "renewed", renewed)
 	p.askAt = now.Add(p.e.config.DPDInterval)
@@ -378,7 +397,9 @@ func (p *Peer) quickFailed(now time.Time, q *quickMode, err error) {
 	if p.quick == q {
 		p.quick = nil
 	}
-	if noProposalChosen(err) && p.attempt2+1 < len(p.phase2Attempts()) {
+	refused := noProposalChosen(err)
+	p.collectRefused(refused)
+	if refused != nil && p.attempt2+1 < len(p.phase2Attempts()) {
 		p.e.config.Log.Info("ike: server refused our phase 2 proposals: trying once more with others", "peer", p.remote)
 		p.attempt2++
 		p.beginPhase2(now)

@@ -88,6 +88,10 @@ var phase1Steps = map[exchangeType]map[phase1State]func(*isakmpSA, time.Time, *m
 	},
 }
 
+// aggressivePause is how long phase 2 waits after message 3 of Aggressive Mode: nothing tells when the responder is done with that, and
+// strongSwan drops what comes before.
+const aggressivePause = 100 * time.Millisecond
+
 const (
 	nonceSize    = 32
 	minNonceSize = 8 // RFC 2409 section 5
@@ -254,7 +258,6 @@ func (s *isakmpSA) receivePhase1(now time.Time, from netip.AddrPort, marker bool
 	default:
 		body = bytes.Clone(body) // what is kept of it outlives the datagram
 	}
-	answered := s.out.answered
 	if err == nil {
 		// What follows has to prove that it is the peer's, if this is a message of authentication; it may have moved, then.
 		if encrypted || s.mode == aggressiveMode && s.state == await3 {
@@ -267,7 +270,8 @@ func (s *isakmpSA) receivePhase1(now time.Time, from netip.AddrPort, marker bool
 		}
 	}
 	if err != nil && s.state != dead {
-		s.iv, s.remote, s.marker, s.out.answered = iv, address, port, answered
+		s.iv, s.remote, s.marker = iv, address, port
+		s.out.unheard()
 		if encrypted && s.state != established {
 			err = s.explainGarbage(now, err)
 		}
@@ -646,6 +650,7 @@ func (s *isakmpSA) receiveAggressive2(now time.Time, m *message) error {
 	s.addNATDetection(c)
 	s.addInitialContact(c)
 	s.sendEncrypted(now, c.finish(), false)
+	s.peer.retryAt = now.Add(aggressivePause)
 	s.establish(now)
 	return nil
 }

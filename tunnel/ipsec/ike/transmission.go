@@ -23,20 +23,31 @@ type transmission struct {
 	due        time.Time // of the next try; zero: no answer is awaited
 	limit      time.Time // zero: as long as there are tries
 
-	answered [sha256.Size]byte // digest of the message that ours answers
+	pending  [sha256.Size]byte // digest of the message that the next one sent answers
+	answered [sha256.Size]byte // and of that which the last one sent answers; zero: none
 }
 
 // send sends a message of the exchange. With await it is repeated until the next send or done.
 func (t *transmission) send(e *Endpoint, now time.Time, message []byte, await bool) {
 	t.message, t.tries, t.due, t.limit = message, 0, time.Time{}, time.Time{}
+	t.answered, t.pending = t.pending, [sha256.Size]byte{}
 	if await {
 		t.due = now.Add(retransmitAfter[0])
 	}
 	e.write(message, t.marker, t.to, t.fragmented)
 }
 
-// heard notes the message that the next send answers.
-func (t *transmission) heard(raw []byte) { t.answered = sha256.Sum256(raw) }
+// heard notes the message that the next send answers. What ends an exchange has no answer, and its repetition must not have one either: two
+// sides that answer each other's repetitions would never come to an end.
+func (t *transmission) heard(raw []byte) { t.pending = sha256.Sum256(raw) }
+
+// unheard takes heard back: the message was no good.
+func (t *transmission) unheard() { t.pending = [sha256.Size]byte{} }
+
+// answers notes a message that was sent already as the answer to raw.
+func (t *transmission) answers(raw, message []byte) {
+	t.answered, t.message = sha256.Sum256(raw), message
+}
 
 // repeats sends the answer again if raw is the message that it answers, and tells whether it is.
 func (t *transmission) repeats(e *Endpoint, raw []byte) bool {
