@@ -472,9 +472,10 @@ func (q *quickMode) advance(now time.Time) {
 	case !q.out.advance(q.sa.e, now):
 	case q.state == quickAwait2:
 		p.quickFailed(now, q, &LocalError{Kind: NoAnswerPhase2, Phase: 2, Detail: fmt.Sprintf("no answer from %v", q.sa.remote)})
-	default: // the peer never confirmed
+	default: // the peer never confirmed; it may think all the same that the pair is up
 		c := q.child
 		delete(q.sa.quicks, q.id)
+		p.sendDeletes([]*child{c})
 		p.removeChild(now, c)
 	}
 }
