@@ -687,7 +687,7 @@ func TestConversationSurvivesLossDuplicationAndReordering(t *testing.T) {
 		}
 		p := newPair(t, c, c)
 		p.fate = func(flight) (delays []time.Duration) {
-			for r.IntN(100) < 90 && len(delays) < 3 { // 10 % loss, many duplicates
+			for r.IntN(100) < 93 && len(delays) < 3 { // 7 % loss, many duplicates
 				delays = append(delays, time.Duration(r.IntN(200))*time.Millisecond)
 				if r.IntN(100) < 70 {
 					break
