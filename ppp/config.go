@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"time"
+
+	"gateway/ppp/mppe"
 )
 
 // A Role is the side of the link that we take. PPP itself is symmetrical; the roles differ in who proves its identity
@@ -51,6 +53,11 @@ type Config struct {
 	// Nil: no IPv4 is offered.
 	Assign func(username string) (Assignment, error)
 
+	// CCP says which encryption (MPPE) and compression (MPPC) may be agreed upon; the zero value refuses both. With
+	// mppe.Require no IP packet leaves or is taken in clear, ever. With less it is so from the moment on in which
+	// encryption was agreed upon: a link is never taken back to clear, it ends.
+	CCP mppe.Policy
+
 	// MRU is the largest packet in bytes that we ask for and that we send, 128 to 16384. Zero: what the carrier holds
 	// without fragmentation, at most 1500. Longer packets from the peer are taken all the same (RFC 1661 section 6.1).
 	MRU int
@@ -92,6 +99,8 @@ type Timers struct {
 	Authenticate time.Duration // the login must be decided within; 60 s
 	Network      time.Duration // a network protocol must be open within; 60 s
 
+	Encryption time.Duration // packets wait so long for CCP to decide, if encryption is wanted but not required; 7 s
+
 	AuthRestart time.Duration // between transmissions of an authentication packet; 3 s
 	AuthTries   int           // how often it is sent in all; 10
 }
@@ -114,6 +123,9 @@ type Params struct {
 	LocalIID, RemoteIID [8]byte // interface identifiers (RFC 5072 section 4.1)
 
 	MTU int // largest packet in bytes that may be written
+
+	Encryption  string // as agreed upon by CCP, e.g. "MPPE-128 stateless"; empty: none
+	Compression string // "MPPC"; empty: none
 
 	Auth               AuthMethod // how the peer role proved itself
 	Username           string     // who logged in
@@ -165,6 +177,7 @@ func (t Timers) withDefaults() Timers {
 	duration(&t.Establish, 40*time.Second)
 	duration(&t.Authenticate, 60*time.Second)
 	duration(&t.Network, 60*time.Second)
+	duration(&t.Encryption, 7*time.Second)
 	duration(&t.AuthRestart, 3*time.Second)
 	count(&t.AuthTries, 10)
 	return t

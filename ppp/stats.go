@@ -14,6 +14,12 @@ type Stats struct {
 	Unsupported uint64 // frames in, of protocols that we do not speak
 	TooLong     uint64 // packets out, longer than the MTU
 	LinkErrors  uint64 // control packets out, that the carrier did not take
+
+	Unencrypted   uint64 // IP packets in, that came in clear although encryption was agreed upon
+	Late          uint64 // encrypted packets in, too late, twice or too far ahead for their key
+	Lost          uint64 // encrypted or compressed packets in, unreadable because one before them was lost
+	Garbled       uint64 // encrypted or compressed packets in, that made no sense
+	ResetRequests uint64 // sent, to begin anew after a loss
 }
 
 // counters are the same for concurrent use.
@@ -21,6 +27,7 @@ type counters struct {
 	framesIn, bytesIn, framesOut, bytesOut              atomic.Uint64
 	malformed, notOpen, notOpenOut, outOfPhase, tooLong atomic.Uint64
 	unsupported, linkErrors                             atomic.Uint64
+	unencrypted, late, lost, garbled, resetRequests     atomic.Uint64
 }
 
 // Stats returns the counters; any goroutine may ask.
@@ -32,5 +39,7 @@ func (s *Session) Stats() Stats {
 		Malformed: c.malformed.Load(), NotOpen: c.notOpen.Load(), NotOpenOut: c.notOpenOut.Load(),
 		OutOfPhase: c.outOfPhase.Load(), Unsupported: c.unsupported.Load(),
 		TooLong: c.tooLong.Load(), LinkErrors: c.linkErrors.Load(),
+		Unencrypted: c.unencrypted.Load(), Late: c.late.Load(), Lost: c.lost.Load(), Garbled: c.garbled.Load(),
+		ResetRequests: c.resetRequests.Load(),
 	}
 }

@@ -2,7 +2,6 @@ package carrier
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 
 	"gateway/ppp"
@@ -13,7 +12,7 @@ import (
 // belongs to the loop's goroutine.
 type L2TP struct {
 	endpoint *l2tp.Endpoint
-	links    []*Link
+	links    links
 }
 
 // NewL2TP returns an engine that sends through w.
@@ -42,7 +41,7 @@ func (c *L2TP) open(now time.Time, call func(time.Time, l2tp.SessionHandler) (*l
 	if err != nil {
 		return nil, err
 	}
-	c.add(link, session)
+	c.links.add(link, session)
 	return link, nil
 }
 
@@ -50,32 +49,17 @@ func (c *L2TP) open(now time.Time, call func(time.Time, l2tp.SessionHandler) (*l
 // l2tp.TunnelHandler's AcceptSession.
 func (c *L2TP) AcceptLink(s *l2tp.Session, config ppp.Config, up ppp.PacketHandler) *Link {
 	link := NewLink(config, up)
-	c.add(link, s)
+	c.links.add(link, s)
 	return link
-}
-
-func (c *L2TP) add(link *Link, s *l2tp.Session) {
-	link.Attach(s)
-	c.links = append(c.links, link)
 }
 
 // Receive implements [Engine].
 func (c *L2TP) Receive(now time.Time, from netip.AddrPort, datagrams [][]byte) (next time.Time) {
-	return c.earliest(c.endpoint.Receive(now, from, datagrams))
+	return c.links.earliest(c.endpoint.Receive(now, from, datagrams))
 }
 
 // Advance implements [Engine].
 func (c *L2TP) Advance(now time.Time) (next time.Time) {
-	for _, link := range c.links {
-		link.advance(now)
-	}
-	c.links = slices.DeleteFunc(c.links, func(link *Link) bool { return link.down })
-	return c.earliest(c.endpoint.Advance(now))
-}
-
-func (c *L2TP) earliest(next time.Time) time.Time {
-	for _, link := range c.links {
-		next = Earliest(next, link.next)
-	}
-	return next
+	c.links.advance(now)
+	return c.links.earliest(c.endpoint.Advance(now))
 }

@@ -14,7 +14,7 @@ type Session interface {
 }
 
 // A Link is one PPP session on one carrier session. It handles the carrier
-// session's events (l2tp.SessionHandler) and belongs to the loop's goroutine.
+// session's events (l2tp.SessionHandler, pptp.CallHandler) and belongs to the loop's goroutine.
 type Link struct {
 	config ppp.Config
 	up     ppp.PacketHandler
@@ -63,9 +63,10 @@ func (k *Link) HandleFrames(now time.Time, frames [][]byte) {
 	k.next = k.ppp.Receive(now, frames)
 }
 
-// SessionDown ends PPP: the carrier session is gone.
+// SessionDown ends PPP: the carrier session is gone. One that ends before
+// Attach ends in an error to whoever asked for it.
 func (k *Link) SessionDown(now time.Time, err error) {
-	if !k.down {
+	if k.ppp != nil && !k.down {
 		k.now = now
 		k.ppp.LinkDown(now, err)
 	}

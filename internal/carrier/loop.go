@@ -14,14 +14,15 @@ import (
 // An Engine is a protocol engine that a [Loop] drives. Both methods return the
 // time of the engine's next deadline; the zero time means that there is none.
 type Engine interface {
-	// Receive handles datagrams of one source. They are borrowed until it
-	// returns, and may be overwritten.
+	// Receive handles datagrams, or GRE packets, of one source. They are
+	// borrowed until it returns, and may be overwritten.
 	Receive(now time.Time, from netip.AddrPort, datagrams [][]byte) (next time.Time)
 	// Advance handles the deadlines that have passed.
 	Advance(now time.Time) (next time.Time)
 }
 
-// A Socket is where a Loop's datagrams come from. *udpbatch.Conn is one.
+// A Socket is where a Loop's datagrams come from: *udpbatch.Conn, or for GRE
+// packets *gre.Conn and *gre.Link.
 type Socket interface {
 	// Read blocks until there is a datagram, the deadline passes
 	// (os.ErrDeadlineExceeded) or the socket is closed (net.ErrClosed). A
@@ -47,13 +48,17 @@ type Loop struct {
 	queue   []func(now time.Time) // guarded by mu; from Do
 	stopped bool                  // guarded by mu
 
-	armed time.Time // the read deadline that is set; only Run uses it
+	done  chan struct{} // closed when Run has returned
+	armed time.Time     // the read deadline that is set; only Run uses it
 }
 
 // NewLoop returns a loop that waits for Run.
 func NewLoop(socket Socket, engine Engine) *Loop {
-	return &Loop{socket: socket, engine: engine}
+	return &Loop{socket: socket, engine: engine, done: make(chan struct{})}
 }
+
+// Done is closed when Run has returned.
+func (l *Loop) Done() <-chan struct{} { return l.done }
 
 // Do has f called on the loop's goroutine, soon, and does not wait for it. It
 // reports whether f will be called: not after Run has returned.
@@ -135,6 +140,7 @@ func (l *Loop) stop() {
 	defer l.mu.Unlock()
 	l.stopped = true
 	l.queue = nil
+	close(l.done)
 }
 
 func due(next, now time.Time) bool {

@@ -14,6 +14,7 @@ import (
 	"gateway/ppp"
 	"gateway/stack"
 	"gateway/tunnel/l2tp"
+	"gateway/tunnel/pptp"
 )
 
 // A Conn is a connection to a VPN server: a tunnel, and the network of its
@@ -23,14 +24,11 @@ type Conn struct {
 
 	config Config
 	server netip.AddrPort
-	socket Socket
-	engine *carrier.L2TP
+	tunnel tunnel
 	loop   *carrier.Loop
 
 	// Of the loop's goroutine.
-	tunnel   *l2tp.Tunnel
 	networks []*Network // that have not ended
-	refusals int        // ICMP errors while the server has not answered
 	reason   error      // why it was hung up; nil while it was not
 	leaveAt  time.Time  // when a connection that was hung up ends at the earliest
 	leaveBy  time.Time  // and at the latest
@@ -48,13 +46,16 @@ const (
 	stagePPP
 )
 
-func newConn(c Config, server netip.AddrPort, socket Socket) *Conn {
-	conn := &Conn{config: c, server: server, socket: socket, ended: make(chan struct{})}
+// newConn opens the sockets for a connection, which waits for run.
+func newConn(ctx context.Context, c Config, server netip.AddrPort) (conn *Conn, err error) {
+	conn = &Conn{config: c, server: server, ended: make(chan struct{})}
 	conn.Network = newNetwork(conn, c.Stack)
-	conn.engine = carrier.NewL2TP(c.L2TP, socket)
-	conn.loop = carrier.NewLoop(socket, (*engine)(conn))
+	if conn.tunnel, err = conn.open(ctx); err != nil {
+		return nil, err
+	}
+	conn.loop = carrier.NewLoop(conn.tunnel.socket(), (*engine)(conn))
 	conn.loop.OnPeerError = conn.peerError
-	return conn
+	return conn, nil
 }
 
 // run is the goroutine of the connection.
@@ -64,6 +65,7 @@ func (c *Conn) run() {
 		err = &Error{c.stage(), "the machine's network failed", err}
 	}
 	c.end(err)
+	c.tunnel.release()
 	for _, n := range c.networks {
 		n.end(c.endErr)
 	}
@@ -81,13 +83,11 @@ func (c *Conn) end(err error) {
 			err = ErrClosed
 		}
 		c.endErr = err
-		c.socket.Close()
+		c.tunnel.socket().Close()
 	})
 }
 
-func (c *Conn) stage() string {
-	return [...]string{"l2tp-tunnel", "l2tp-session", "lcp"}[c.reached.Load()]
-}
+func (c *Conn) stage() string { return c.tunnel.stage(c.reached.Load()) }
 
 // Server returns the server's address and port.
 func (c *Conn) Server() netip.AddrPort { return c.server }
@@ -121,13 +121,13 @@ func (c *Conn) Open(ctx context.Context, config ppp.Config, network stack.Config
 	}
 }
 
-// openSession asks the server for a session (ICRQ).
+// openSession asks the server for a session.
 func (c *Conn) openSession(now time.Time, n *Network, config ppp.Config) {
 	if c.reason != nil {
 		n.end(c.reason)
 		return
 	}
-	link, err := c.engine.OpenLink(now, c.tunnel, config, n)
+	link, err := c.tunnel.openLink(now, config, n)
 	if err != nil {
 		n.Down(err)
 		return
@@ -149,7 +149,8 @@ func (c *Conn) networkDown(n *Network, err error) {
 }
 
 // Close ends the connection as the protocols want it: LCP Terminate-Request,
-// CDN, StopCCN. It waits for the server's answers until ctx ends, then leaves.
+// then the session (CDN; Call-Clear-Request), then the tunnel (StopCCN;
+// Stop-Control-Connection-Request). It waits for the server's answers until ctx ends, then leaves.
 func (c *Conn) Close(ctx context.Context) error {
 	c.loop.Do(func(now time.Time) {
 		if len(c.networks) == 0 {
@@ -186,21 +187,29 @@ func (c *Conn) hangUp(now time.Time, reason error) {
 	if c.reason != nil {
 		return
 	}
-	c.reason = reason
+	c.reason = closedByUs(reason)
 	c.leaveAt, c.leaveBy = now.Add(lingerMin), now.Add(lingerMax)
-	c.engine.Endpoint().Close(now)
+	c.tunnel.close(now)
 }
 
-// engine is the Conn as its loop sees it: the carrier's engine, and a look at
+// closedByUs makes one error of those by which the layers say that we closed them.
+func closedByUs(err error) error {
+	if errors.Is(err, ppp.ErrClosed) || errors.Is(err, l2tp.ErrClosed) || errors.Is(err, pptp.ErrClosed) {
+		return ErrClosed
+	}
+	return err
+}
+
+// engine is the Conn as its loop sees it: the tunnel's engine, and a look at
 // whether a connection that was hung up can end.
 type engine Conn
 
 func (e *engine) Receive(now time.Time, from netip.AddrPort, datagrams [][]byte) (next time.Time) {
-	return (*Conn)(e).leave(now, e.engine.Receive(now, from, datagrams))
+	return (*Conn)(e).leave(now, e.tunnel.Receive(now, from, datagrams))
 }
 
 func (e *engine) Advance(now time.Time) (next time.Time) {
-	return (*Conn)(e).leave(now, e.engine.Advance(now))
+	return (*Conn)(e).leave(now, e.tunnel.Advance(now))
 }
 
 func (c *Conn) leave(now, next time.Time) time.Time {
@@ -209,59 +218,24 @@ func (c *Conn) leave(now, next time.Time) time.Time {
 		return next
 	case now.Before(c.leaveAt):
 		return carrier.Earliest(next, c.leaveAt)
-	case c.engine.Endpoint().Idle(), !now.Before(c.leaveBy):
+	case c.tunnel.idle(), !now.Before(c.leaveBy):
 		c.end(c.reason)
 	}
 	return carrier.Earliest(next, c.leaveBy)
 }
 
 // begin opens the tunnel.
-func (c *Conn) begin(now time.Time) {
-	c.tunnel = c.engine.Endpoint().Dial(now, c.server, (*tunnelHandler)(c))
-}
+func (c *Conn) begin(now time.Time) { c.tunnel.dial(now) }
 
-// refusalsBelieved is how many ICMP errors end an attempt to which the server
-// has not answered: one may be forged, or left from a restart.
-const refusalsBelieved = 2
-
-func (c *Conn) peerError(now time.Time, err *udpbatch.PeerError) {
-	c.config.Log.Debug("unreachable, says the network", "server", c.server.String(), "cause", err.Err)
-	if err.Addr != c.server {
-		return
-	}
-	if c.refusals++; c.refusals >= refusalsBelieved {
-		c.engine.Endpoint().Unreachable(now, c.server, err.Err)
-	}
-}
-
-// tunnelHandler is the Conn as the tunnel sees it.
-type tunnelHandler Conn
-
-// TunnelUp opens the first session, or waits for the server to do so.
-func (h *tunnelHandler) TunnelUp(now time.Time, t *l2tp.Tunnel) {
-	c := (*Conn)(h)
+// tunnelUp opens the first session, or waits for the server to do so.
+func (c *Conn) tunnelUp(now time.Time) {
 	c.reached.Store(stageSession)
 	if !c.config.WaitForCall {
 		c.openSession(now, c.Network, c.config.PPP)
 	}
 }
 
-// TunnelDown ends the connection.
-func (h *tunnelHandler) TunnelDown(now time.Time, err error) {
-	c := (*Conn)(h)
-	if errors.Is(err, l2tp.ErrClosed) {
-		err = ErrClosed
-	}
-	c.hangUp(now, err)
-}
-
-// AcceptSession takes the call of a server that opens the session itself.
-func (h *tunnelHandler) AcceptSession(now time.Time, s *l2tp.Session) (l2tp.SessionHandler, error) {
-	c := (*Conn)(h)
-	if !c.config.WaitForCall || c.Network.link != nil {
-		return nil, errors.New("no call is expected")
-	}
-	link := c.engine.AcceptLink(s, c.config.PPP, c.Network)
-	c.add(c.Network, link)
-	return link, nil
+func (c *Conn) peerError(now time.Time, err *udpbatch.PeerError) {
+	c.config.Log.Debug("unreachable, says the network", "server", c.server.String(), "cause", err.Err)
+	c.tunnel.peerError(now, err)
 }

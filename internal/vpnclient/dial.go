@@ -9,52 +9,48 @@ import (
 	"net/netip"
 	"time"
 
-	"gateway/internal/carrier"
 	"gateway/internal/udpbatch"
 	"gateway/ppp"
 	"gateway/stack"
 	"gateway/tunnel/l2tp"
+	"gateway/tunnel/pptp"
 )
-
-// DefaultPort is the UDP port of L2TP (RFC 2661 section 8.1).
-const DefaultPort = 1701
 
 // Config says which server to dial, and how.
 type Config struct {
-	Server string // host name or address
-	Port   uint16 // 0: DefaultPort
+	Protocol Protocol
+	Server   string // host name or address
+	Port     uint16 // UDP for L2TP, TCP for PPTP; 0: 1701 and 1723
 
 	// Timeout bounds one attempt on one address of the server, from the first
-	// datagram until the network is up. 0: 60 s.
+	// packet until the network is up. 0: 60 s.
 	Timeout time.Duration
 
 	// MTU bounds the packets that we send, in bytes. 0: what PPP and the carrier allow.
 	MTU int
 
-	// WaitForCall leaves it to the server to open the session (OCRQ).
+	// Of L2TP. WaitForCall leaves it to the server to open the session (OCRQ).
+	L2TP        l2tp.Config
 	WaitForCall bool
+	Socket      udpbatch.Config // its Network is set by the server's address
 
-	Socket udpbatch.Config // its Network is set by the server's address
-	L2TP   l2tp.Config
-	PPP    ppp.Config
-	Stack  stack.Config // its addresses and MTU are set by PPP; DNS too, unless given
+	// Of PPTP. OpenGRE opens the socket for the GRE packets of one server; nil:
+	// OpenRawGRE of the zero gre.Config.
+	PPTP    pptp.Config // its Expect is set
+	OpenGRE func(ctx context.Context, server netip.Addr) (GRESocket, error)
+
+	PPP   ppp.Config
+	Stack stack.Config // its addresses and MTU are set by PPP; DNS too, unless given
 
 	// Resolver looks up the server's name. nil: the host's resolver.
 	Resolver interface {
 		LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 	}
-	// WrapSocket, if set, stands between the socket and the protocols, to
-	// test with loss and reordering.
+	// WrapSocket, if set, stands between the datagram socket and L2TP, to test
+	// with loss and reordering. For PPTP, OpenGRE does.
 	WrapSocket func(Socket) Socket
 
 	Log *slog.Logger // nil: discard
-}
-
-// A Socket is a carrier's datagram socket.
-type Socket interface {
-	carrier.Socket
-	l2tp.DatagramWriter
-	Close() error
 }
 
 const defaultTimeout = 60 * time.Second
@@ -68,7 +64,7 @@ func Dial(ctx context.Context, c Config) (*Conn, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.Port == 0 {
-		c.Port = DefaultPort
+		c.Port = defaultPorts[c.Protocol]
 	}
 	if c.Timeout == 0 {
 		c.Timeout = defaultTimeout
@@ -83,8 +79,8 @@ func Dial(ctx context.Context, c Config) (*Conn, error) {
 		if err == nil {
 			return conn, nil
 		}
-		if ctx.Err() != nil || Judge(err) == Refused {
-			break // to ask again at another address could lock the account
+		if verdict := Judge(err); ctx.Err() != nil || verdict == Refused || verdict == NotPermitted {
+			break // to log in again at another address could lock the account
 		}
 	}
 	return nil, err
@@ -100,7 +96,11 @@ func resolve(ctx context.Context, c Config) ([]netip.Addr, error) {
 	if resolver == nil {
 		resolver = net.DefaultResolver
 	}
-	addrs, err := resolver.LookupNetIP(ctx, "ip", c.Server)
+	network := "ip"
+	if c.Protocol == PPTP {
+		network = "ip4" // PPTP over IPv6 is not in use
+	}
+	addrs, err := resolver.LookupNetIP(ctx, network, c.Server)
 	if err == nil && len(addrs) == 0 {
 		err = errors.New("the name has no address")
 	}
@@ -115,25 +115,18 @@ func resolve(ctx context.Context, c Config) ([]netip.Addr, error) {
 
 func dialAddr(ctx context.Context, c Config, server netip.AddrPort) (*Conn, error) {
 	c.Log.Info("dialing", "server", server.String())
-	c.L2TP.OutgoingCalls = c.WaitForCall
-	c.Socket.Network = "udp4"
-	if server.Addr().Is6() {
-		c.Socket.Network = "udp6"
+	timeout := time.NewTimer(c.Timeout)
+	defer timeout.Stop()
+	conn, err := newConn(ctx, c, server)
+	if ctx.Err() != nil && err != nil {
+		return nil, context.Cause(ctx)
 	}
-	var socket Socket
-	socket, err := udpbatch.Listen(ctx, c.Socket)
 	if err != nil {
-		return nil, &Error{"l2tp-tunnel", "check local_port and the machine's network", err}
+		return nil, err
 	}
-	if c.WrapSocket != nil {
-		socket = c.WrapSocket(socket)
-	}
-	conn := newConn(c, server, socket)
 	go conn.run()
 	conn.loop.Do(conn.begin)
 
-	timeout := time.NewTimer(c.Timeout)
-	defer timeout.Stop()
 	select {
 	case <-conn.up:
 		return conn, nil

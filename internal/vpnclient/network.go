@@ -56,7 +56,7 @@ func (n *Network) Err() error {
 }
 
 // Close ends the session and leaves the tunnel as it is: LCP
-// Terminate-Request, CDN. It waits for the server's answer until ctx ends.
+// Terminate-Request, then CDN or Call-Clear-Request. It waits for the server's answer until ctx ends.
 func (n *Network) Close(ctx context.Context) error {
 	n.conn.loop.Do(func(now time.Time) { n.link.Close(now) })
 	select {
@@ -137,9 +137,7 @@ func (n *Network) HandlePackets(packets [][]byte) {
 
 // Down ends the network: PPP has ended (ppp.PacketHandler).
 func (n *Network) Down(err error) {
-	if errors.Is(err, ppp.ErrClosed) {
-		err = ErrClosed
-	}
+	err = closedByUs(err)
 	n.end(err)
 	n.conn.networkDown(n, err)
 }

@@ -3,20 +3,24 @@ package vpnclient
 import (
 	"errors"
 
+	"gateway/internal/gre"
+	"gateway/internal/grebroker"
 	"gateway/ppp"
 	"gateway/tunnel/l2tp"
+	"gateway/tunnel/pptp"
 )
 
 // A Verdict is the kind of a failure: what a program does about it.
 type Verdict uint8
 
 const (
-	Failed      Verdict = iota // none of the kinds below
-	Unreachable                // the server's name, host or port cannot be reached, or nobody answers there
-	Disagreed                  // the two ends could not agree on a protocol's settings
-	Refused                    // the login or the tunnel secret is wrong, or no common method is allowed: trying again does harm
-	PeerClosed                 // the server ended the connection
-	LinkLost                   // a connection that was up has gone silent
+	Failed       Verdict = iota // none of the kinds below
+	Unreachable                 // the server's name, host or port cannot be reached, or nobody answers there
+	Disagreed                   // the two ends could not agree on a protocol's settings
+	Refused                     // the login or the tunnel secret is wrong, or no common method is allowed: trying again does harm
+	PeerClosed                  // the server ended the connection
+	LinkLost                    // a connection that was up has gone silent
+	NotPermitted                // the system does not give us the socket that the protocol needs
 )
 
 // Judge finds the kind of a failure of Dial or of a Conn.
@@ -25,6 +29,8 @@ func Judge(err error) Verdict {
 		own         *Error
 		tunnelPeer  *l2tp.PeerError
 		tunnelLocal *l2tp.LocalError
+		callPeer    *pptp.PeerError
+		callLocal   *pptp.LocalError
 		authPeer    *ppp.AuthError
 		authLocal   *ppp.AuthLocalError
 		closed      *ppp.PeerClosedError
@@ -33,6 +39,8 @@ func Judge(err error) Verdict {
 		negotiation *ppp.NegotiationError
 	)
 	switch {
+	case notPermitted(err):
+		return NotPermitted
 	case errors.As(err, &authPeer):
 		return Refused
 	case errors.As(err, &authLocal):
@@ -53,6 +61,10 @@ func Judge(err error) Verdict {
 		return judgeTunnelPeer(tunnelPeer)
 	case errors.As(err, &tunnelLocal):
 		return judgeTunnelLocal(tunnelLocal)
+	case errors.As(err, &callPeer):
+		return judgeCallPeer(callPeer)
+	case errors.As(err, &callLocal):
+		return judgeCallLocal(callLocal)
 	case errors.As(err, &own):
 		return Unreachable
 	}
@@ -86,4 +98,38 @@ func judgeTunnelLocal(e *l2tp.LocalError) Verdict {
 		return Unreachable
 	}
 	return Disagreed
+}
+
+func judgeCallPeer(e *pptp.PeerError) Verdict {
+	switch {
+	case e.Unauthorised():
+		return Refused
+	case e.WasUp:
+		return PeerClosed
+	}
+	return Disagreed
+}
+
+func judgeCallLocal(e *pptp.LocalError) Verdict {
+	switch {
+	case e.Kind == pptp.ConnectionLost && e.WasUp && e.Err == nil:
+		return PeerClosed
+	case e.Kind == pptp.ConnectionLost && e.WasUp, e.Kind == pptp.NoAnswer:
+		return LinkLost
+	case e.Kind == pptp.TimedOut, e.Kind == pptp.GREBlocked, e.Kind == pptp.ConnectionLost:
+		return Unreachable
+	}
+	return Disagreed
+}
+
+// notPermitted reports whether there is no GRE socket to be had here.
+func notPermitted(err error) bool {
+	var (
+		privilege   *gre.PrivilegeError
+		descriptor  *gre.DescriptorError
+		refused     *grebroker.RefusedError
+		unavailable *grebroker.UnavailableError
+	)
+	return errors.As(err, &privilege) || errors.As(err, &descriptor) || errors.As(err, &refused) || errors.As(err, &unavailable) ||
+		errors.Is(err, gre.ErrNotSupported) || errors.Is(err, grebroker.ErrNotSupported)
 }

@@ -1,5 +1,11 @@
 package mppe
 
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
 // Will is how much one side wants something. The zero value is Deny.
 type Will uint8
 
@@ -9,6 +15,25 @@ const (
 	Prefer              // ask for it, do without if the peer refuses
 	Require             // rather no link than without
 )
+
+var willNames = [...]string{Deny: "deny", Allow: "allow", Prefer: "prefer", Require: "require"}
+
+// String returns the name used in the configuration, e.g. "require".
+func (w Will) String() string {
+	if int(w) < len(willNames) {
+		return willNames[w]
+	}
+	return fmt.Sprintf("Will(%d)", uint8(w))
+}
+
+// ParseWill is the inverse of String.
+func ParseWill(name string) (Will, error) {
+	i := slices.Index(willNames[:], name)
+	if i < 0 {
+		return Deny, fmt.Errorf("mppe: unknown policy %q (known: %s)", name, strings.Join(willNames[:], ", "))
+	}
+	return Will(i), nil
+}
 
 // Policy says what CCP may agree to. The zero value refuses encryption and compression.
 type Policy struct {

@@ -120,7 +120,7 @@ func (c *Connection) ignore(time.Time, message) {}
 func (c *Connection) send(now time.Time, m message) bool {
 	c.outbox = appendMessage(c.outbox[:0], m)
 	if _, err := c.control.Write(c.outbox); err != nil {
-		c.end(now, &LocalError{Kind: ConnectionLost, Detail: "control connection lost", Err: err})
+		c.lose(now, "control connection lost", err)
 	}
 	return c.state != connectionClosed
 }
@@ -132,13 +132,18 @@ func (c *Connection) ControlClosed(now time.Time, err error) (next time.Time) {
 	case c.state == connectionWaitStop:
 		c.end(now, ErrClosed)
 	case err != nil && !errors.Is(err, io.EOF):
-		c.end(now, &LocalError{Kind: ConnectionLost, Detail: "control connection lost", Err: err})
+		c.lose(now, "control connection lost", err)
 	case c.state == connectionWaitReply:
-		c.end(now, &LocalError{Kind: ConnectionLost, Detail: "peer closed the control connection without an answer"})
+		c.lose(now, "peer closed the control connection without an answer", nil)
 	default:
-		c.end(now, &LocalError{Kind: ConnectionLost, Detail: "peer closed the control connection"})
+		c.lose(now, "peer closed the control connection", nil)
 	}
 	return c.endpoint.next
+}
+
+// lose ends the connection because its TCP connection has ended.
+func (c *Connection) lose(now time.Time, detail string, err error) {
+	c.end(now, &LocalError{Kind: ConnectionLost, WasUp: c.state >= connectionEstablished, Detail: detail, Err: err})
 }
 
 // introduction fills in what both messages of the handshake say of their sender.

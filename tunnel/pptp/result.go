@@ -131,6 +131,11 @@ func (e *PeerError) Error() string {
 // Stage is "pptp-control".
 func (e *PeerError) Stage() string { return stageControl }
 
+// Unauthorised tells whether the peer admits us to no control connection (RFC 2637 section 2.2).
+func (e *PeerError) Unauthorised() bool {
+	return e.Message == msgSCCRP && e.ResultCode == startNotAuthorised
+}
+
 // Advice is one line for the user, or empty.
 func (e *PeerError) Advice() string {
 	switch {
@@ -186,6 +191,7 @@ const (
 // A LocalError is our own verdict on a control connection or a call.
 type LocalError struct {
 	Kind   Kind
+	WasUp  bool   // of ConnectionLost: the control connection had been up
 	Detail string // what happened, in words
 	Err    error  // the cause below, or nil
 }
