@@ -12,11 +12,14 @@ import (
 
 	"gateway/internal/config"
 	"gateway/internal/demo"
+	"gateway/internal/gre"
 	"gateway/internal/vpnserver"
+	"gateway/ppp/mppe"
 )
 
 func newDemo() *cobra.Command {
 	var once, verbose bool
+	var protocol string
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show the whole way in one process: VPN server, client and proxies",
@@ -24,11 +27,15 @@ func newDemo() *cobra.Command {
 say each step, and stay up for you to try. It needs no privilege and no configuration.`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if protocol != string(config.L2TPProtocol) && protocol != string(config.PPTPProtocol) {
+				return &usageError{fmt.Errorf("--protocol: %q is not one of l2tp, pptp", protocol)}
+			}
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
-			return demo.Run(ctx, demo.Options{Once: once, Out: cmd.OutOrStdout(), Log: demoLog(cmd, verbose)})
+			return demo.Run(ctx, demo.Options{Protocol: config.Protocol(protocol), Once: once, Out: cmd.OutOrStdout(), Log: demoLog(cmd, verbose)})
 		},
 	}
+	cmd.Flags().StringVar(&protocol, "protocol", string(config.L2TPProtocol), "protocol between the two: l2tp or pptp")
 	cmd.Flags().BoolVar(&once, "once", false, "end after the fetches: exit code 0 if all was right")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show the logs of both sides")
 	cmd.AddCommand(newDemoServer())
@@ -46,7 +53,7 @@ func demoLog(cmd *cobra.Command, verbose bool) *slog.Logger {
 func newDemoServer() *cobra.Command {
 	var (
 		listen, user, password, secret string
-		port                           uint16
+		port, pptpPort                 uint16
 		out                            []string
 		verbose                        bool
 	)
@@ -54,7 +61,8 @@ func newDemoServer() *cobra.Command {
 		Use:   "server",
 		Short: "The in-process VPN server alone, for trials and benchmarks",
 		Long: `Start the in-process VPN server alone, print where it listens and how to log in, and serve until stopped.
-Its private network exists in this process only; --out lets clients reach other addresses too.`,
+Its private network exists in this process only; --out lets clients reach other addresses too. It serves PPTP, too, if it may
+open a raw GRE socket (CAP_NET_RAW).`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			host, err := netip.ParseAddr(listen)
@@ -77,10 +85,18 @@ Its private network exists in this process only; --out lets clients reach other 
 			c := vpnserver.Config{Listen: netip.AddrPortFrom(host, port), Users: map[string]string{user: password}, Out: prefixes,
 				Log: demoLog(cmd, verbose)}
 			c.L2TP.Secret = []byte(secret)
-			c.L2TP.Log, c.PPP.Log = c.Log, c.Log
+			c.L2TP.Log, c.PPTP.Log, c.PPP.Log = c.Log, c.Log, c.Log
+			c.PPP.CCP = mppe.Policy{Encryption: mppe.Allow, Compression: mppe.Allow}
+			c.ListenPPTP = netip.AddrPortFrom(host, pptpPort)
+			if c.GRE, err = serversGRE(ctx, host); err != nil {
+				fmt.Fprintf(cmd.ErrOrStderr(), "no PPTP: %v\n", err)
+			}
 			server, err := vpnserver.Start(ctx, c)
 			if err != nil {
 				return err
+			}
+			if pptp := server.PPTPAddr(); pptp.IsValid() {
+				fmt.Fprintf(cmd.OutOrStdout(), "pptp %v\n", pptp)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "l2tp %v\nusername %s\npassword %s\nprivate http://%s/ %v\nfar-end %v\n", server.Addr(), user, password,
 				vpnserver.PrivateName, server.Private(), netip.AddrPortFrom(server.Private()[0], vpnserver.FarEndPort))
@@ -94,10 +110,24 @@ Its private network exists in this process only; --out lets clients reach other 
 	flags := cmd.Flags()
 	flags.StringVar(&listen, "listen", "127.0.0.1", "address to listen on")
 	flags.Uint16Var(&port, "port", 1701, "UDP port to listen on; 0: any that is free")
+	flags.Uint16Var(&pptpPort, "pptp-port", 1723, "TCP port to listen on for PPTP; 0: any that is free")
 	flags.StringVar(&user, "username", "demo", "login of the client")
 	flags.StringVar(&password, "demo-password", "", "password of the client (default: a random one)")
 	flags.StringVar(&secret, "demo-secret", "", "tunnel secret (default: none)")
 	flags.StringSliceVar(&out, "out", nil, "prefixes that clients may reach outside the private network")
 	flags.BoolVarP(&verbose, "verbose", "v", false, "show the server's log")
 	return cmd
+}
+
+// serversGRE opens the socket for PPTP clients.
+func serversGRE(ctx context.Context, local netip.Addr) (vpnserver.GRESocket, error) {
+	c := gre.Config{}
+	if !local.IsUnspecified() {
+		c.Local = local
+	}
+	socket, err := gre.Open(ctx, c)
+	if err != nil {
+		return nil, err // and no interface that holds a nil *gre.Conn
+	}
+	return socket, nil
 }

@@ -45,11 +45,12 @@ var exitCodeTexts = []string{
 
 // codeOfVerdict is what the failure of a tunnel means to a script.
 var codeOfVerdict = map[vpnclient.Verdict]exitCode{
-	vpnclient.Unreachable: exitUnreachable,
-	vpnclient.Disagreed:   exitNegotiation,
-	vpnclient.Refused:     exitAuthentication,
-	vpnclient.PeerClosed:  exitPeerClosed,
-	vpnclient.LinkLost:    exitLinkLost,
+	vpnclient.Unreachable:  exitUnreachable,
+	vpnclient.Disagreed:    exitNegotiation,
+	vpnclient.Refused:      exitAuthentication,
+	vpnclient.PeerClosed:   exitPeerClosed,
+	vpnclient.LinkLost:     exitLinkLost,
+	vpnclient.NotPermitted: exitPrivilege,
 }
 
 // An exitError is an error of a command that knows its exit code.

@@ -37,7 +37,7 @@ systemd is told if it started the program with Type=notify.`,
 			for _, w := range c.Warnings {
 				log.Warn("configuration", "problem", w)
 			}
-			g, err := gateway.New(c, log)
+			g, err := gateway.New(c, gateway.Options{Log: log})
 			if err != nil {
 				return err
 			}

@@ -28,6 +28,8 @@ var commonFlags = []struct{ flag, key, help string }{
 	{"password-file", "tunnel.password_file", "file that holds the password"},
 	{"socks5", "proxy.socks5", `address of the SOCKS5 proxy, or "off"`},
 	{"http", "proxy.http", `address of the HTTP proxy, or "off"`},
+	{"gre-fd", "tunnel.pptp.gre_fd", "open descriptor that is a raw GRE socket, for PPTP without CAP_NET_RAW"},
+	{"gre-broker", "tunnel.pptp.gre_broker", "socket of gateway gre-broker, for PPTP without CAP_NET_RAW"},
 	{"log-level", "log.level", "debug, info, warn or error"},
 	{"log-format", "log.format", "text or json"},
 }

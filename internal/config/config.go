@@ -84,6 +84,7 @@ type Tunnel struct {
 	PasswordFile string `toml:"password_file"`
 
 	L2TP      L2TP      `toml:"l2tp"`
+	PPTP      PPTP      `toml:"pptp"`
 	PPP       PPP       `toml:"ppp"`
 	DNS       DNS       `toml:"dns"`
 	Reconnect Reconnect `toml:"reconnect"`
@@ -109,12 +110,33 @@ type L2TP struct {
 	Permissive bool `toml:"permissive"` // ignore unknown AVPs even when marked mandatory
 }
 
+// PPTP is the control connection and its calls (RFC 2637), and where the raw socket for their GRE packets comes from:
+// opened here, which takes CAP_NET_RAW, unless one of GREFD and GREBroker says otherwise.
+type PPTP struct {
+	Port        uint16 `toml:"port" default:"1723" range:"1..65535"`
+	GREFD       int    `toml:"gre_fd" range:"0,3..65535"`                // an inherited descriptor; 0: none
+	GREBroker   string `toml:"gre_broker" range:"0..107"`                // path of the socket of gateway gre-broker; "": none
+	Hostname    string `toml:"hostname" default:"gateway" range:"1..63"` // in the Start-Control-Connection-Request
+	PhoneNumber string `toml:"phone_number" range:"0..63"`               // in the Outgoing-Call-Request
+	// EchoInterval is the silence of the control connection after which an Echo-Request is sent (RFC 2637 section 3.1.4); 0: never.
+	EchoInterval time.Duration `toml:"echo_interval" default:"60s" range:"0,1s..24h"`
+	// Window is how many packets the server may send ahead of our acknowledgments (RFC 2637 section 4.2).
+	Window int `toml:"window" default:"64" range:"1..65535"`
+	// ReorderDelay is how long a packet waits for those before it; 0: not at all.
+	ReorderDelay time.Duration `toml:"reorder_delay" default:"50ms" range:"0..1s"`
+}
+
 // PPP is the link inside the tunnel.
 type PPP struct {
 	// Auth are the methods that may be used, in order of preference.
 	Auth []AuthMethod `toml:"auth" default:"eap-mschapv2,mschapv2"`
 	// HashFullName puts DOMAIN\user into the MS-CHAPv2 hash instead of user alone.
 	HashFullName bool `toml:"hash_full_name"`
+	// MPPE says how much encryption is wanted (RFC 3078). Ask Tunnel.Encryption what "auto" is.
+	MPPE         MPPEPolicy `toml:"mppe" default:"auto"`
+	MPPEMinBits  int        `toml:"mppe_min_bits" default:"128" range:"128,56,40"` // the shortest key that will do
+	MPPEStateful bool       `toml:"mppe_stateful"`                                 // take stateful mode, too, and ask for it
+	MPPC         MPPCPolicy `toml:"mppc" default:"allow"`                          // compression (RFC 2118)
 	// MRU is the largest packet that we ask the server to send, MTU the largest that we send; bytes, 0: computed.
 	MRU int `toml:"mru" range:"0,128..1500"`
 	MTU int `toml:"mtu" range:"0,128..1500"`
@@ -144,8 +166,8 @@ type Reconnect struct {
 // Carrier holds expert switches of the socket that carries the tunnel.
 type Carrier struct {
 	Batch       bool `toml:"batch" default:"true"`                    // recvmmsg and sendmmsg
-	GSO         bool `toml:"gso" default:"true"`                      // UDP_SEGMENT
-	GRO         bool `toml:"gro" default:"true"`                      // UDP_GRO
+	GSO         bool `toml:"gso" default:"true"`                      // UDP_SEGMENT; not for PPTP
+	GRO         bool `toml:"gro" default:"true"`                      // UDP_GRO; not for PPTP
 	ReadBuffer  int  `toml:"read_buffer" range:"0,4096..1073741824"`  // bytes asked of the kernel; 0: 4 MiB
 	WriteBuffer int  `toml:"write_buffer" range:"0,4096..1073741824"` // bytes asked of the kernel; 0: 4 MiB
 	MTU         int  `toml:"mtu" range:"0,576..65535"`                // of the path to the server, bytes; 0: found out
@@ -165,6 +187,8 @@ type (
 	LogFormat  string
 	Protocol   string
 	AuthMethod string
+	MPPEPolicy string
+	MPPCPolicy string
 	Congestion string
 )
 
@@ -175,7 +199,26 @@ const (
 
 	// AuthNone accepts a server that asks for no login.
 	AuthNone AuthMethod = "none"
+
+	MPPEAuto    MPPEPolicy = "auto"
+	MPPERequire MPPEPolicy = "require"
+	MPPEAllow   MPPEPolicy = "allow"
+	MPPEDeny    MPPEPolicy = "deny"
 )
+
+// Encryption is the MPPE policy with "auto" resolved: PPTP has no other encryption, plain L2TP takes what the server
+// asks for, and under IPsec there is nothing to gain.
+func (t *Tunnel) Encryption() MPPEPolicy {
+	switch {
+	case t.PPP.MPPE != MPPEAuto:
+		return t.PPP.MPPE
+	case t.Protocol == PPTPProtocol:
+		return MPPERequire
+	case t.Protocol == L2TPIPsecProtocol:
+		return MPPEDeny
+	}
+	return MPPEAllow
+}
 
 // enumeration is a string type with a closed list of values.
 type enumeration interface{ values() []string }
@@ -188,4 +231,8 @@ func (Protocol) values() []string {
 func (AuthMethod) values() []string {
 	return []string{"eap-mschapv2", "mschapv2", "mschap", "chap-md5", "eap-md5", "pap", string(AuthNone)}
 }
+func (MPPEPolicy) values() []string {
+	return []string{string(MPPEAuto), string(MPPERequire), "prefer", string(MPPEAllow), string(MPPEDeny)}
+}
+func (MPPCPolicy) values() []string { return []string{"allow", "deny", "prefer"} }
 func (Congestion) values() []string { return []string{"reno", "cubic"} }

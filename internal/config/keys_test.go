@@ -55,7 +55,7 @@ func TestExampleShowsTheDefaults(t *testing.T) {
 	}
 }
 
-// The secrets that the examples name are not there; that and being set twice is all that may be wrong with them.
+// The secrets and the GRE socket that the examples name are set twice; that is all that may be wrong with them.
 func TestExamplesInTheExampleAreValid(t *testing.T) {
 	_, err := Load(Sources{File: write(t, "c.toml", uncommented(t, true))})
 	problems := Problems(err)
@@ -64,8 +64,8 @@ func TestExamplesInTheExampleAreValid(t *testing.T) {
 			t.Error(p)
 		}
 	}
-	if len(problems) != 3 {
-		t.Errorf("%d problems, want 3 (password, user password, secret): %v", len(problems), err)
+	if len(problems) != 4 {
+		t.Errorf("%d problems, want 4 (password, user password, secret, GRE socket): %v", len(problems), err)
 	}
 }
 

@@ -55,8 +55,10 @@ func TestMinimalFileGetsTheDefaults(t *testing.T) {
 		},
 		Tunnels: []Tunnel{{
 			Name: "vpn", Protocol: "l2tp", Server: "vpn.example.com", Username: "alice", Password: "hunter2",
-			L2TP:      L2TP{Port: 1701, Hostname: "gateway", HelloInterval: time.Minute, MaxRetries: 5},
-			PPP:       PPP{Auth: []AuthMethod{"eap-mschapv2", "mschapv2"}, EchoInterval: 30 * time.Second, EchoFailures: 4, IPv6: true},
+			L2TP: L2TP{Port: 1701, Hostname: "gateway", HelloInterval: time.Minute, MaxRetries: 5},
+			PPTP: PPTP{Port: 1723, Hostname: "gateway", EchoInterval: time.Minute, Window: 64, ReorderDelay: 50 * time.Millisecond},
+			PPP: PPP{Auth: []AuthMethod{"eap-mschapv2", "mschapv2"}, MPPE: "auto", MPPEMinBits: 128, MPPC: "allow",
+				EchoInterval: 30 * time.Second, EchoFailures: 4, IPv6: true},
 			Reconnect: Reconnect{Enabled: true, Initial: time.Second, Max: time.Minute},
 			Carrier:   Carrier{Batch: true, GSO: true, GRO: true},
 			Stack:     Stack{GSO: true, GRO: true, Congestion: "reno", RACK: true},
@@ -199,6 +201,30 @@ func TestPAPOutsideIPsecIsWarnedOf(t *testing.T) {
 	c := load(t, Sources{File: write(t, "c.toml", minimal+"ppp.auth = ['mschapv2', 'pap']\n")})
 	if len(c.Warnings) != 1 || c.Warnings[0].Line != 6 || !strings.Contains(c.Warnings[0].Error(), "pap") {
 		t.Errorf("warnings: %v", c.Warnings)
+	}
+}
+
+func TestClearPPTPIsWarnedOf(t *testing.T) {
+	for mppe, warnings := range map[string]int{"auto": 0, "require": 0, "prefer": 1, "allow": 1, "deny": 1} {
+		c := load(t, Sources{File: write(t, "c.toml", minimal+"protocol = 'pptp'\nppp.mppe = '"+mppe+"'\n")})
+		if len(c.Warnings) != warnings {
+			t.Errorf("%s: warnings %v", mppe, c.Warnings)
+		}
+	}
+}
+
+// MPPE is all that protects PPTP, of no use under IPsec, and the server's to ask for in between.
+func TestEncryptionDependsOnTheProtocol(t *testing.T) {
+	for protocol, want := range map[Protocol]MPPEPolicy{PPTPProtocol: MPPERequire, L2TPProtocol: MPPEAllow, L2TPIPsecProtocol: MPPEDeny} {
+		tunnel := Default().Tunnels[0]
+		tunnel.Protocol = protocol
+		if got := tunnel.Encryption(); got != want {
+			t.Errorf("%s: %s, want %s", protocol, got, want)
+		}
+		tunnel.PPP.MPPE = "prefer"
+		if got := tunnel.Encryption(); got != "prefer" {
+			t.Errorf("%s, though set: %s", protocol, got)
+		}
 	}
 }
 

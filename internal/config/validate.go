@@ -10,7 +10,7 @@ import (
 )
 
 // supported are the protocols that this version speaks.
-var supported = []Protocol{L2TPProtocol}
+var supported = []Protocol{L2TPProtocol, PPTPProtocol}
 
 // Validate checks the rules that look at more than one key, for a configuration made in code. Load has done it.
 func (c *Config) Validate() error {
@@ -58,7 +58,7 @@ func (v *checker) config(c *Config) {
 	if len(c.Tunnels) == 0 {
 		v.fail("tunnel", "there is no tunnel", "add a [[tunnel]] section, or set "+EnvPrefix+"TUNNEL_SERVER")
 	}
-	names, ports := map[string]bool{}, map[uint16]bool{}
+	names, ports, descriptors := map[string]bool{}, map[uint16]bool{}, map[int]bool{}
 	for i := range c.Tunnels {
 		path := "tunnel"
 		if i > 0 {
@@ -75,7 +75,10 @@ func (v *checker) config(c *Config) {
 		if p := t.L2TP.LocalPort; p != 0 && ports[p] {
 			v.fail(below(path, "l2tp.local_port"), fmt.Sprintf("another tunnel uses port %d", p), "leave it out: the system chooses a free port")
 		}
-		names[t.Name], ports[t.L2TP.LocalPort] = true, true
+		if fd := t.PPTP.GREFD; fd != 0 && descriptors[fd] {
+			v.fail(below(path, "pptp.gre_fd"), fmt.Sprintf("another tunnel uses descriptor %d", fd), "each tunnel needs a socket of its own")
+		}
+		names[t.Name], ports[t.L2TP.LocalPort], descriptors[t.PPTP.GREFD] = true, true, true
 	}
 }
 
@@ -149,6 +152,10 @@ func (v *checker) tunnel(path string, t *Tunnel, several bool) {
 		v.fail(below(path, "protocol"), fmt.Sprintf("%q is not yet supported in this version", t.Protocol), "")
 	}
 	v.auth(path, t)
+	v.encryption(path, t)
+	if t.PPTP.GREFD != 0 && t.PPTP.GREBroker != "" {
+		v.fail(below(path, "pptp.gre_broker"), "gre_fd and gre_broker are both set; use one", "")
+	}
 	unread := v.failed[below(path, "l2tp.secret")] || v.failed[below(path, "l2tp.secret_file")]
 	if t.L2TP.HideAVPs && t.L2TP.Secret == "" && !unread { // RFC 2661 section 4.3
 		v.fail(below(path, "l2tp.hide_avps"), "needs a secret to hide them with", "set secret or secret_file in [tunnel.l2tp]")
@@ -189,6 +196,9 @@ func (v *checker) server(path string, t *Tunnel) {
 	}
 	if ip, err := netip.ParseAddr(server); err == nil && !ip.IsUnspecified() && !ip.IsMulticast() {
 		t.Server = server
+		if t.Protocol == PPTPProtocol && !ip.Unmap().Is4() {
+			v.fail(path, "PPTP needs a server with an IPv4 address", "")
+		}
 		return
 	}
 	host, port, err := net.SplitHostPort(t.Server)
@@ -196,9 +206,31 @@ func (v *checker) server(path string, t *Tunnel) {
 	case server == "":
 		v.fail(path, "server is missing", "the host name or IP address of the VPN server")
 	case err == nil && (isDomainName(host) || net.ParseIP(host) != nil) && !strings.Contains(port, "/"):
-		v.fail(path, "must be a host without a port", fmt.Sprintf("write server = %q, and port = %s in [tunnel.l2tp]", shortened(host), shortened(port)))
+		v.fail(path, "must be a host without a port", fmt.Sprintf("write server = %q, and port = %s in [tunnel.%s]", shortened(host), shortened(port), section(t.Protocol)))
 	case !isDomainName(server):
 		v.fail(path, fmt.Sprintf("%q is not a host name or an IP address", shortened(t.Server)), "")
+	}
+}
+
+// section is the one that has a protocol's port.
+func section(p Protocol) string {
+	if p == PPTPProtocol {
+		return "pptp"
+	}
+	return "l2tp"
+}
+
+// encryption checks that what is required can be had, and warns of PPTP in clear.
+func (v *checker) encryption(path string, t *Tunnel) {
+	givesKeys := func(m AuthMethod) bool { return m == "eap-mschapv2" || m == "mschapv2" || m == "mschap" } // RFC 3079
+	at, auth := below(path, "ppp.mppe"), below(path, "ppp.auth")
+	required := t.Encryption() == MPPERequire
+	switch {
+	case required && len(t.PPP.Auth) > 0 && !v.failed[auth] && !slices.ContainsFunc(t.PPP.Auth, givesKeys):
+		v.fail(at, "encryption is required, but no method in auth gives keys for it",
+			`add "mschapv2" to auth, or set mppe = "deny" if everything may be readable on the way`)
+	case !required && t.Protocol == PPTPProtocol:
+		v.warn(at, fmt.Sprintf("%q may let everything pass readable through the Internet", t.PPP.MPPE), `"require" is what PPTP has by default`)
 	}
 }
 
@@ -214,7 +246,7 @@ func (v *checker) auth(path string, t *Tunnel) {
 			v.fail(at, fmt.Sprintf("%q is listed twice", m), "")
 		}
 	}
-	if slices.Contains(methods, "pap") && t.Protocol == L2TPProtocol {
+	if slices.Contains(methods, "pap") && t.Protocol != L2TPIPsecProtocol {
 		v.warn(at, `"pap" sends the password readable through the Internet to a server that may be a false one`, `remove "pap" if the server knows another method`)
 	}
 	if len(methods) == 1 && methods[0] == AuthNone {

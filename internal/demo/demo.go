@@ -22,14 +22,18 @@ import (
 
 	"gateway/internal/config"
 	"gateway/internal/gateway"
+	"gateway/internal/gre"
+	"gateway/internal/vpnclient"
 	"gateway/internal/vpnserver"
+	"gateway/ppp/mppe"
 )
 
 // Options say how the demo runs.
 type Options struct {
-	Once bool // end after the fetches
-	Out  io.Writer
-	Log  *slog.Logger
+	Protocol config.Protocol // L2TPProtocol or PPTPProtocol; empty: the former
+	Once     bool            // end after the fetches
+	Out      io.Writer
+	Log      *slog.Logger
 }
 
 const (
@@ -40,6 +44,9 @@ const (
 // Run runs the demo until ctx ends, or until it has fetched the page twice if
 // Once is set. It fails if any step does.
 func Run(ctx context.Context, o Options) error {
+	if o.Protocol == "" {
+		o.Protocol = config.L2TPProtocol
+	}
 	d := demo{Options: o, started: time.Now()}
 	d.say("gateway demo: a VPN server, a client and two proxies in one process, with no privileges")
 	d.say("")
@@ -47,19 +54,18 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	server, err := vpnserver.Start(ctx, vpnserver.Config{Users: map[string]string{user: password}, Log: o.Log.With("side", "server")})
+	server, err := d.startServer(ctx, password)
 	if err != nil {
 		return err
 	}
 	defer server.Kill()
-	d.step("server", "L2TP server listens on UDP %v; its private network has http://%s/ (%v)",
-		server.Addr(), vpnserver.PrivateName, server.Private()[0])
+	d.step("server", "%s; its private network has http://%s/ (%v)", d.protocol().listens(server), vpnserver.PrivateName, server.Private()[0])
 
-	c, err := d.config(server.Addr(), password)
+	c, err := d.config(server, password)
 	if err != nil {
 		return err
 	}
-	g, err := gateway.New(c, o.Log.With("side", "gateway"))
+	g, err := gateway.New(c, gateway.Options{Log: o.Log.With("side", "gateway"), OpenGRE: d.openGRE})
 	if err != nil {
 		return err
 	}
@@ -81,6 +87,53 @@ func Run(ctx context.Context, o Options) error {
 type demo struct {
 	Options
 	started time.Time
+	gre     *gre.Network // carries PPTP's frames
+}
+
+// A protocol is what the demo says of one.
+type protocol struct {
+	listens func(*vpnserver.Server) string
+	address func(*vpnserver.Server) netip.AddrPort
+	port    string // the environment variable of the server's port
+	up      string // what has come up
+}
+
+var protocols = map[config.Protocol]protocol{
+	config.L2TPProtocol: {
+		listens: func(s *vpnserver.Server) string { return fmt.Sprintf("L2TP server listens on UDP %v", s.Addr()) },
+		address: (*vpnserver.Server).Addr,
+		port:    "GATEWAY_TUNNEL_L2TP_PORT",
+		up:      "L2TP tunnel, session, LCP, IPCP",
+	},
+	config.PPTPProtocol: {
+		listens: func(s *vpnserver.Server) string {
+			return fmt.Sprintf("PPTP server listens on TCP %v; GRE passes within the process", s.PPTPAddr())
+		},
+		address: (*vpnserver.Server).PPTPAddr,
+		port:    "GATEWAY_TUNNEL_PPTP_PORT",
+		up:      "PPTP control connection, call, LCP, CCP (MPPE 128 bit), IPCP",
+	},
+}
+
+func (d *demo) protocol() protocol { return protocols[d.Protocol] }
+
+// startServer starts the server. Its GRE socket, and the gateway's, are links
+// of one network in this process, since raw sockets take a privilege.
+func (d *demo) startServer(ctx context.Context, password string) (*vpnserver.Server, error) {
+	c := vpnserver.Config{Users: map[string]string{user: password}, Log: d.Log.With("side", "server")}
+	c.PPP.CCP.Encryption = mppe.Allow
+	c.L2TP.Log, c.PPTP.Log, c.PPP.Log = c.Log, c.Log, c.Log
+	if d.Protocol == config.PPTPProtocol {
+		d.gre = gre.NewNetwork()
+		c.GRE = d.gre.Open(loopback)
+	}
+	return vpnserver.Start(ctx, c)
+}
+
+var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+func (d *demo) openGRE(context.Context, netip.Addr) (vpnclient.GRESocket, error) {
+	return d.gre.Open(loopback), nil
 }
 
 func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.Out, format+"\n", args...) }
@@ -100,13 +153,15 @@ func newPassword() (string, error) {
 }
 
 // config is what a user would write, with ports that are free.
-func (d *demo) config(server netip.AddrPort, password string) (*config.Config, error) {
+func (d *demo) config(s *vpnserver.Server, password string) (*config.Config, error) {
+	server := d.protocol().address(s)
 	return config.Load(config.Sources{Environ: []string{
 		"GATEWAY_PROXY_SOCKS5=" + d.listenOn(1080),
 		"GATEWAY_PROXY_HTTP=" + d.listenOn(8080),
 		"GATEWAY_TUNNEL_NAME=demo",
+		"GATEWAY_TUNNEL_PROTOCOL=" + string(d.Protocol),
 		"GATEWAY_TUNNEL_SERVER=" + server.Addr().String(),
-		"GATEWAY_TUNNEL_L2TP_PORT=" + strconv.Itoa(int(server.Port())),
+		d.protocol().port + "=" + strconv.Itoa(int(server.Port())),
 		"GATEWAY_TUNNEL_USERNAME=" + user,
 		"GATEWAY_TUNNEL_PASSWORD=" + password,
 	}})
@@ -138,8 +193,7 @@ func (d *demo) show(ctx context.Context, g *gateway.Gateway, ended chan error) e
 		return fmt.Errorf("demo: the tunnel did not come up: %w", context.Cause(ctx))
 	}
 	params, _ := g.Tunnels()[0].Params()
-	d.step("gateway", "tunnel is up: L2TP tunnel and session, login by %v; a TCP/IP stack in this process has the address %v",
-		params.Auth, params.Local)
+	d.step("gateway", "tunnel is up: %s, login by %v; a TCP/IP stack in this process has the address %v", d.protocol().up, params.Auth, params.Local)
 	for _, proxy := range []struct{ name, scheme string }{{"socks5", "socks5h"}, {"http", "http"}} {
 		through := &url.URL{Scheme: proxy.scheme, Host: g.Addr(proxy.name).String()}
 		if err := d.fetch(ctx, proxy.name, through); err != nil {

@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
 	"gateway/internal/config"
 	"gateway/internal/supervisor"
+	"gateway/internal/vpnclient"
 	"gateway/proxy"
 )
 
@@ -35,15 +37,30 @@ type door struct {
 	serve    func(context.Context, net.Listener) error
 }
 
+// Options are what a configuration does not say.
+type Options struct {
+	Log *slog.Logger // nil: discard
+	// OpenGRE opens the sockets for PPTP; nil: in the way that the configuration says.
+	OpenGRE func(ctx context.Context, server netip.Addr) (vpnclient.GRESocket, error)
+}
+
 // goodbye bounds how long open connections may go on when the program ends.
 const goodbye = 2 * time.Second
 
 // New opens the listeners; nothing is dialed before Run. It must be given a
 // Config that config.Load has validated.
-func New(c *config.Config, log *slog.Logger) (*Gateway, error) {
+func New(c *config.Config, o Options) (*Gateway, error) {
+	log := o.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	g := &Gateway{ready: make(chan struct{}), log: log}
 	for i := range c.Tunnels {
-		g.tunnels = append(g.tunnels, supervisor.New(tunnelConfig(c, &c.Tunnels[i], log)))
+		t := tunnelConfig(c, &c.Tunnels[i], log)
+		if o.OpenGRE != nil {
+			t.Dial.OpenGRE = o.OpenGRE
+		}
+		g.tunnels = append(g.tunnels, supervisor.New(t))
 	}
 	// Rules that choose a tunnel by destination are to come; until then the
 	// first one serves.

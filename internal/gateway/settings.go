@@ -10,9 +10,11 @@ import (
 	"gateway/internal/udpbatch"
 	"gateway/internal/vpnclient"
 	"gateway/ppp"
+	"gateway/ppp/mppe"
 	"gateway/proxy"
 	"gateway/stack"
 	"gateway/tunnel/l2tp"
+	"gateway/tunnel/pptp"
 )
 
 // The rooms take a negative duration for "never" and zero for their default;
@@ -58,25 +60,42 @@ func tunnelConfig(c *config.Config, t *config.Tunnel, log *slog.Logger) supervis
 	}
 }
 
+// protocols are the protocols that config allows.
+var protocols = map[config.Protocol]vpnclient.Protocol{
+	config.L2TPProtocol: vpnclient.L2TP,
+	config.PPTPProtocol: vpnclient.PPTP,
+}
+
 func dialConfig(t *config.Tunnel, log *slog.Logger) vpnclient.Config {
+	port := t.L2TP.Port
+	if t.Protocol == config.PPTPProtocol {
+		port = t.PPTP.Port
+	}
 	return vpnclient.Config{
-		Server: t.Server,
-		Port:   t.L2TP.Port,
-		MTU:    t.PPP.MTU,
-		Socket: udpbatch.Config{
-			Local:        netip.AddrPortFrom(netip.Addr{}, t.L2TP.LocalPort),
-			DisableBatch: !t.Carrier.Batch,
-			DisableGSO:   !t.Carrier.GSO,
-			DisableGRO:   !t.Carrier.GRO,
-			ReadBuffer:   t.Carrier.ReadBuffer,
-			WriteBuffer:  t.Carrier.WriteBuffer,
-			OuterMTU:     t.Carrier.MTU,
-			Log:          log,
-		},
-		L2TP:  l2tpConfig(&t.L2TP, log),
-		PPP:   pppConfig(t, log),
-		Stack: stackConfig(t, log),
-		Log:   log,
+		Protocol: protocols[t.Protocol],
+		Server:   t.Server,
+		Port:     port,
+		MTU:      t.PPP.MTU,
+		Socket:   socketConfig(t, log),
+		L2TP:     l2tpConfig(&t.L2TP, log),
+		PPTP:     pptpConfig(&t.PPTP, log),
+		OpenGRE:  openGRE(t, log),
+		PPP:      pppConfig(t, log),
+		Stack:    stackConfig(t, log),
+		Log:      log,
+	}
+}
+
+func socketConfig(t *config.Tunnel, log *slog.Logger) udpbatch.Config {
+	return udpbatch.Config{
+		Local:        netip.AddrPortFrom(netip.Addr{}, t.L2TP.LocalPort),
+		DisableBatch: !t.Carrier.Batch,
+		DisableGSO:   !t.Carrier.GSO,
+		DisableGRO:   !t.Carrier.GRO,
+		ReadBuffer:   t.Carrier.ReadBuffer,
+		WriteBuffer:  t.Carrier.WriteBuffer,
+		OuterMTU:     t.Carrier.MTU,
+		Log:          log,
 	}
 }
 
@@ -94,12 +113,27 @@ func l2tpConfig(c *config.L2TP, log *slog.Logger) l2tp.Config {
 	}
 }
 
+func pptpConfig(c *config.PPTP, log *slog.Logger) pptp.Config {
+	return pptp.Config{
+		HostName:      c.Hostname,
+		PhoneNumber:   c.PhoneNumber,
+		ReceiveWindow: c.Window,
+		EchoInterval:  orNever(c.EchoInterval),
+		ReorderDelay:  orNever(c.ReorderDelay),
+		Log:           log,
+	}
+}
+
 func pppConfig(t *config.Tunnel, log *slog.Logger) ppp.Config {
 	auth := make([]ppp.AuthMethod, len(t.PPP.Auth))
 	for i, name := range t.PPP.Auth {
 		auth[i], _ = ppp.ParseAuthMethod(string(name)) // config allows its names only; a test holds both lists together
 	}
+	encryption, _ := mppe.ParseWill(string(t.Encryption())) // as above
+	compression, _ := mppe.ParseWill(string(t.PPP.MPPC))
 	return ppp.Config{
+		CCP: mppe.Policy{Encryption: encryption, MinKeyBits: t.PPP.MPPEMinBits, Stateful: t.PPP.MPPEStateful, Compression: compression},
+
 		Username:     t.Username,
 		Password:     t.Password.Reveal(),
 		Auth:         auth,

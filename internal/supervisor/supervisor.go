@@ -96,8 +96,8 @@ func (t *Tunnel) Params() (p ppp.Params, up bool) {
 
 // Run dials and keeps the tunnel up until ctx ends, closes it properly and
 // returns nil. It returns the last failure if that is one that no repetition
-// cures (a refused login, before any has succeeded), or when the attempts are
-// used up.
+// cures (a refused login, or a socket that the system does not give us, before
+// any dial has succeeded), or when the attempts are used up.
 func (t *Tunnel) Run(ctx context.Context) error {
 	err := t.run(ctx)
 	t.set(func() { t.conn, t.ended = nil, true })
@@ -126,7 +126,7 @@ func (t *Tunnel) run(ctx context.Context) error {
 			return nil
 		}
 		failures++
-		if vpnclient.Judge(err) == vpnclient.Refused && !everUp || failures == t.config.Attempts {
+		if final(err) && !everUp || failures == t.config.Attempts {
 			return fmt.Errorf("tunnel %q: %w", t.config.Name, err)
 		}
 		wait := pause.NextBackOff()
@@ -138,6 +138,13 @@ func (t *Tunnel) run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// final reports whether to dial again would be of no use, or do harm. Once a
+// tunnel has been up it is not believed.
+func final(err error) bool {
+	verdict := vpnclient.Judge(err)
+	return verdict == vpnclient.Refused || verdict == vpnclient.NotPermitted
 }
 
 func (t *Tunnel) pauses() *backoff.ExponentialBackOff {

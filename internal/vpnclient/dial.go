@@ -39,7 +39,7 @@ type Config struct {
 	IPsec carrier.IPsecConfig
 
 	// Of PPTP. OpenGRE opens the socket for the GRE packets of one server; nil:
-	// OpenRawGRE of the zero gre.Config.
+	// a raw socket, for which the process needs CAP_NET_RAW.
 	PPTP    pptp.Config // its Expect is set
 	OpenGRE func(ctx context.Context, server netip.Addr) (GRESocket, error)
 

@@ -24,19 +24,6 @@ type GRESocket interface {
 	Expect(callIDs []uint16) error
 }
 
-// OpenRawGRE returns a Config.OpenGRE that opens raw sockets, which takes
-// CAP_NET_RAW. c's Server is set.
-func OpenRawGRE(c gre.Config) func(context.Context, netip.Addr) (GRESocket, error) {
-	return func(ctx context.Context, server netip.Addr) (GRESocket, error) {
-		c.Server = server
-		socket, err := gre.Open(ctx, c)
-		if err != nil {
-			return nil, err // not a nil *gre.Conn
-		}
-		return socket, nil
-	}
-}
-
 // pns is the PPTP network server, which is what RFC 2637 calls the client of a
 // PAC: a control connection over TCP, and calls over a GRE socket.
 type pns struct {
@@ -57,7 +44,7 @@ func openPNS(ctx context.Context, conn *Conn) (tunnel, error) {
 	c, server := conn.config, conn.server
 	open := c.OpenGRE
 	if open == nil {
-		open = OpenRawGRE(gre.Config{Log: c.Log})
+		open = openRawGRE
 	}
 	packets, err := open(ctx, server.Addr())
 	if err != nil {
@@ -75,6 +62,15 @@ func openPNS(ctx context.Context, conn *Conn) (tunnel, error) {
 		}
 	}
 	return &pns{PPTP: carrier.NewPPTP(c.PPTP, packets), conn: conn, packets: packets, tcp: tcp}, nil
+}
+
+// openRawGRE opens a raw socket, which takes CAP_NET_RAW.
+func openRawGRE(ctx context.Context, server netip.Addr) (GRESocket, error) {
+	socket, err := gre.Open(ctx, gre.Config{Server: server})
+	if err != nil {
+		return nil, err // and no interface that holds a nil *gre.Conn
+	}
+	return socket, nil
 }
 
 // greError gives a stage to errors that have none.

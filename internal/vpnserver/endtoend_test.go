@@ -380,7 +380,7 @@ func startGateway(t *testing.T, s netip.AddrPort, environ ...string) *gateway.Ga
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := gateway.New(c, log(t))
+	g, err := gateway.New(c, gateway.Options{Log: log(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

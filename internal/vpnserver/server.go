@@ -6,15 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync"
-	"time"
 
-	"gateway/internal/carrier"
 	"gateway/internal/udpbatch"
 	"gateway/ppp"
 	"gateway/stack"
 	"gateway/tunnel/l2tp"
+	"gateway/tunnel/pptp"
 )
 
 // Config says what the server is. The zero value listens on a free port of
@@ -25,6 +25,11 @@ type Config struct {
 
 	L2TP l2tp.Config // its AcceptTunnel is set here
 	PPP  ppp.Config  // its Role, Secrets and Assign are set here
+
+	// GRE, if set, makes the server serve PPTP, too. It is the server's from Start on.
+	GRE        GRESocket
+	ListenPPTP netip.AddrPort // TCP, IPv4; zero: a free port of 127.0.0.1
+	PPTP       pptp.Config
 
 	// CallOut makes the server open the session itself (OCRQ) when a client's
 	// tunnel is up, and refuse the client's own (ICRQ).
@@ -43,25 +48,21 @@ type Config struct {
 
 	// Stack has the settings of the private network's stack; its addresses are set here.
 	Stack stack.Config
-	// Socket has the settings of the carrier's socket; its Local is set here.
+	// Socket has the settings of L2TP's socket; its Local is set here.
 	Socket udpbatch.Config
-	// WrapSocket, if set, stands between the socket and the protocols, to test
-	// with loss and reordering.
+	// WrapSocket, if set, stands between that socket and L2TP, to test with loss
+	// and reordering.
 	WrapSocket func(Socket) Socket
 
 	Log *slog.Logger // nil: discard
 }
 
-// A Socket is the carrier's datagram socket.
-type Socket interface {
-	carrier.Socket
-	l2tp.DatagramWriter
-	Close() error
-}
-
 func (c Config) withDefaults() Config {
 	if !c.Listen.IsValid() {
 		c.Listen = netip.MustParseAddrPort("127.0.0.1:0")
+	}
+	if !c.ListenPPTP.IsValid() {
+		c.ListenPPTP = netip.MustParseAddrPort("127.0.0.1:0")
 	}
 	if len(c.Private) == 0 {
 		c.Private = []netip.Addr{netip.MustParseAddr("10.88.0.1"), netip.MustParseAddr("fd88::1")}
@@ -81,15 +82,12 @@ func (c Config) withDefaults() Config {
 // A Server is a running server.
 type Server struct {
 	config   Config
-	socket   Socket
-	local    netip.AddrPort
-	engine   *carrier.L2TP
-	loop     *carrier.Loop
+	lns      *lns
+	pac      *pac // nil without a GRE socket
 	pool     pool
 	router   *router
 	network  *stack.Stack
 	intranet *intranet
-	done     chan struct{} // closed when the loop has ended
 
 	// feed keeps the private network's inbound side to one goroutine at a time,
 	// as its stack demands; the carriers' loops take turns.
@@ -99,27 +97,36 @@ type Server struct {
 // Start starts a server.
 func Start(ctx context.Context, c Config) (*Server, error) {
 	c = c.withDefaults()
-	s := &Server{config: c, router: newRouter(), done: make(chan struct{}),
-		pool: pool{prefix4: c.Clients4, prefix6: c.Clients6}}
-
-	c.Socket.Local = c.Listen
-	conn, err := udpbatch.Listen(ctx, c.Socket)
-	if err != nil {
-		return nil, fmt.Errorf("vpnserver: %w", err)
-	}
-	s.socket, s.local = conn, conn.LocalAddr()
-	if c.WrapSocket != nil {
-		s.socket = c.WrapSocket(s.socket)
-	}
-	if err := s.startNetwork(); err != nil {
-		s.socket.Close()
+	s := &Server{config: c, router: newRouter(), pool: pool{prefix4: c.Clients4, prefix6: c.Clients6}}
+	if err := s.open(ctx); err != nil {
+		if s.lns != nil {
+			s.lns.shut()
+		}
+		if s.pac != nil {
+			s.pac.shut()
+		} else if c.GRE != nil {
+			c.GRE.Close()
+		}
 		return nil, err
 	}
-	c.L2TP.AcceptTunnel = s.acceptTunnel
-	s.engine = carrier.NewL2TP(c.L2TP, s.socket)
-	s.loop = carrier.NewLoop(s.socket, s.engine)
-	go s.run()
+	go s.lns.run(c.Log)
+	if s.pac != nil {
+		s.pac.accepts.Go(s.pac.accept)
+		go s.pac.run(c.Log)
+	}
 	return s, nil
+}
+
+func (s *Server) open(ctx context.Context) (err error) {
+	if s.lns, err = openLNS(ctx, s); err != nil {
+		return err
+	}
+	if s.config.GRE != nil {
+		if s.pac, err = openPAC(ctx, s); err != nil {
+			return err
+		}
+	}
+	return s.startNetwork()
 }
 
 func (s *Server) startNetwork() error {
@@ -144,96 +151,46 @@ func (s *Server) startNetwork() error {
 // outer MTU of 1500 carries. A client's TCP says itself if it takes less.
 const privateMTU = 1400
 
-func (s *Server) run() {
-	defer close(s.done)
-	if err := s.loop.Run(); err != nil {
-		s.config.Log.Error("server ended", "cause", err)
-	}
-}
+// Addr returns the address and UDP port for L2TP.
+func (s *Server) Addr() netip.AddrPort { return s.lns.local }
 
-// Addr returns the address and UDP port of the server.
-func (s *Server) Addr() netip.AddrPort { return s.local }
+// PPTPAddr returns the address and TCP port for PPTP; it is not valid if PPTP is not served.
+func (s *Server) PPTPAddr() netip.AddrPort {
+	if s.pac == nil {
+		return netip.AddrPort{}
+	}
+	return s.pac.listener.Addr().(*net.TCPAddr).AddrPort()
+}
 
 // Private returns the addresses of the private network.
 func (s *Server) Private() []netip.Addr { return s.config.Private }
 
-// Close says goodbye to all clients (StopCCN), waits until ctx ends for their
-// answers, and ends the server.
+// Close says goodbye to all clients (StopCCN, Stop-Control-Connection-Request),
+// waits until ctx ends for their answers, and ends the server.
 func (s *Server) Close(ctx context.Context) error {
-	idle := make(chan struct{})
-	s.loop.Do(func(now time.Time) {
-		s.engine.Endpoint().Close(now)
-		s.closeWhenIdle(idle)
-	})
-	var err error
-	select {
-	case <-idle:
-	case <-s.done:
-	case <-ctx.Done():
-		err = ctx.Err()
+	var group sync.WaitGroup
+	errs := make([]error, 2)
+	for i, e := range s.entrances() {
+		group.Go(func() { errs[i] = e.close(ctx) })
 	}
+	group.Wait()
 	s.Kill()
-	return err
-}
-
-// closeWhenIdle closes idle when every tunnel has acknowledged its end.
-func (s *Server) closeWhenIdle(idle chan struct{}) {
-	const pollEvery = 10 * time.Millisecond
-	if s.engine.Endpoint().Idle() {
-		close(idle)
-		return
-	}
-	time.AfterFunc(pollEvery, func() { s.loop.Do(func(time.Time) { s.closeWhenIdle(idle) }) })
+	return errors.Join(errs...)
 }
 
 // Kill ends the server without a word to its clients, as a power cut would.
 func (s *Server) Kill() {
-	s.socket.Close()
-	<-s.done
+	for _, e := range s.entrances() {
+		e.kill()
+	}
 	s.intranet.close()
 }
 
-// acceptTunnel takes every client's tunnel; l2tp.Config's Secret may have proven it.
-func (s *Server) acceptTunnel(from netip.AddrPort, hostName string) (l2tp.TunnelHandler, error) {
-	s.config.Log.Info("tunnel accepted", "client", from.String(), "name", hostName)
-	return &tunnelHandler{server: s, from: from}, nil
-}
-
-// A tunnelHandler is one client's tunnel.
-type tunnelHandler struct {
-	server *Server
-	from   netip.AddrPort
-}
-
-// TunnelUp calls the client, if that is how sessions begin here.
-func (h *tunnelHandler) TunnelUp(now time.Time, t *l2tp.Tunnel) {
-	s := h.server
-	if !s.config.CallOut {
-		return
+func (s *Server) entrances() []*entrance {
+	if s.pac == nil {
+		return []*entrance{&s.lns.entrance}
 	}
-	client := &client{server: s, from: h.from}
-	link, err := s.engine.CallOut(now, t, client.config(), client)
-	if err != nil {
-		s.config.Log.Warn("cannot call the client", "client", h.from.String(), "cause", err)
-		return
-	}
-	client.link = link
-}
-
-// TunnelDown notes the end of the tunnel; its sessions have ended before.
-func (h *tunnelHandler) TunnelDown(now time.Time, err error) {
-	h.server.config.Log.Info("tunnel is down", "client", h.from.String(), "cause", err)
-}
-
-// AcceptSession takes the client's session.
-func (h *tunnelHandler) AcceptSession(now time.Time, session *l2tp.Session) (l2tp.SessionHandler, error) {
-	s := h.server
-	if s.config.CallOut {
-		return nil, errors.New("this server calls its clients itself")
-	}
-	client := &client{server: s, from: h.from}
-	client.link = s.engine.AcceptLink(session, client.config(), client)
-	return client.link, nil
+	return []*entrance{&s.lns.entrance, &s.pac.entrance}
 }
 
 // password looks a login up, in a time that does not depend on the logins.
