@@ -56,6 +56,11 @@ func ParseAuthMethod(name string) (AuthMethod, error) {
 	return AuthMethod(i), nil
 }
 
+// givesKeys tells whether MPPE can take its keys from the login (RFC 3079).
+func (m AuthMethod) givesKeys() bool {
+	return m == AuthMSCHAP || m == AuthMSCHAPv2 || m == AuthEAPMSCHAPv2
+}
+
 // DefaultAuth is the allow list used when Config.Auth is empty: the methods that make the server prove
 // that it knows the password, best first.
 func DefaultAuth() []AuthMethod { return []AuthMethod{AuthEAPMSCHAPv2, AuthMSCHAPv2} }

@@ -159,6 +159,25 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// logins returns the methods that may be used: where encryption is required, those that give keys. If there are none,
+// all are returned, and the link will end with an error that says so.
+func (c Config) logins() (allowed, keyless []AuthMethod) {
+	if c.CCP.Encryption != mppe.Require {
+		return c.Auth, nil
+	}
+	for _, m := range c.Auth {
+		if m.givesKeys() {
+			allowed = append(allowed, m)
+		} else {
+			keyless = append(keyless, m)
+		}
+	}
+	if len(allowed) == 0 {
+		return c.Auth, nil
+	}
+	return allowed, keyless
+}
+
 func (t Timers) withDefaults() Timers {
 	duration := func(d *time.Duration, preset time.Duration) {
 		if *d <= 0 {

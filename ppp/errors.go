@@ -12,7 +12,7 @@ var ErrClosed = errors.New("ppp: link closed")
 
 // A NegotiationError is our own verdict: the two ends could not agree within the bounds of [Timers].
 type NegotiationError struct {
-	Protocol string // the stage: lcp, auth, ipcp, ipv6cp
+	Protocol string // the stage: lcp, auth, ccp, ipcp, ipv6cp
 	Cause    string // in words
 	Timeout  bool   // the peer did not answer at all
 	Hint     string // advice for the user; may be empty
@@ -81,9 +81,10 @@ func (e *EchoTimeoutError) Advice() string {
 
 // A PeerClosedError is the peer's verdict: it sent an LCP Terminate-Request.
 type PeerClosedError struct {
-	During  string // the stage in which it came: lcp, auth or ipcp; lcp too for a link that was up
+	During  string // the stage in which it came: lcp, auth, ccp or ipcp; lcp too for a link that was up
 	Message string // the peer's text: printable, at most 256 bytes; may be empty
 	Code    uint32 // error code of Windows RRAS; 0: none
+	Hint    string // advice for the user, if the code has none; may be empty
 }
 
 // rrasMark stands between Magic-Number and error code in the Terminate-Request of Windows RRAS.
@@ -121,6 +122,9 @@ func (e *PeerClosedError) Stage() string { return e.During }
 func (e *PeerClosedError) Advice() string {
 	if advice := rrasErrors[e.Code].advice; advice != "" {
 		return advice
+	}
+	if e.Hint != "" {
+		return e.Hint
 	}
 	if e.During == "auth" {
 		return "the server ended the login without saying why: check user name, password and the allowed auth methods"

@@ -226,10 +226,10 @@ func (i *ipcp) up(now time.Time) {
 		i.giveUp(now, "the server acknowledged 0.0.0.0 and assigns no address", "ask its administrator for a fixed address and set it in the configuration")
 		return
 	}
-	i.session.networkUp(now)
+	i.session.networkChanged(now, true)
 }
 
-func (i *ipcp) down(now time.Time) { i.session.networkDown(now) }
+func (i *ipcp) down(now time.Time) { i.session.networkChanged(now, true) }
 
 func (i *ipcp) finished(now time.Time) {
 	if i.failure == nil {

@@ -80,9 +80,9 @@ func (i *ipv6cp) rejected(now time.Time, _ option) {
 
 func (i *ipv6cp) receiveCode(time.Time, controlPacket) bool { return false }
 
-func (i *ipv6cp) up(now time.Time) { i.session.networkUp(now) }
+func (i *ipv6cp) up(now time.Time) { i.session.networkChanged(now, true) }
 
-func (i *ipv6cp) down(now time.Time) { i.session.networkDown(now) }
+func (i *ipv6cp) down(now time.Time) { i.session.networkChanged(now, true) }
 
 func (i *ipv6cp) finished(now time.Time) {
 	if i.failure == nil {

@@ -198,12 +198,13 @@ func (l *lcp) rejected(now time.Time, o option) {
 
 // receiveLCP takes an LCP packet and ends the link for what the automaton alone cannot know.
 func (l *lcp) receiveLCP(now time.Time, packet []byte) bool {
-	wasOpen, stage := l.state == stateOpened, l.session.stage()
+	wasOpen, stage, hint := l.state == stateOpened, l.session.stage(), l.session.hint()
 	ok := l.receive(now, packet)
 	switch {
 	case ok && packet[0] == codeTerminateRequest:
 		p, _ := parseControlPacket(packet)
 		closed := newPeerClosedError(stage, p.data)
+		closed.Hint = hint
 		if wasOpen {
 			l.session.finish(now, closed)
 		} else {

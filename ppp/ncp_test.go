@@ -306,14 +306,15 @@ func TestCCPRejectsAllMethods(t *testing.T) {
 			t.Errorf("CCP began by itself: % x", frame)
 		}
 	}
-	for _, method := range []string{"1206010000e1", "120600000000", "1a04780018047800", "15032f", "0002"} {
+	for _, method := range []string{"1206010000e1", "120600000040", "120600000001", "1205010000", "1a04780018047800", "15032f", "0002"} {
 		s.give(protocolCCP, codeConfigureRequest, 3, unhex(t, method)...)
 		if p := s.wantFind(protocolCCP, codeConfigureReject); !bytes.Equal(p.data, unhex(t, method)) {
 			t.Errorf("%s: rejected %x", method, p.data)
 		}
 	}
-	s.give(protocolCCP, codeConfigureRequest, 4)
-	s.want(protocolCCP, codeConfigureAck)
+	// An MPPE option with no bits asks for nothing. It is acknowledged: peers repeat it for ever if it is rejected.
+	s.give(protocolCCP, codeConfigureRequest, 4, unhex(t, "120600000000")...)
+	s.wantFind(protocolCCP, codeConfigureAck)
 	s.give(protocolCCP, codeConfigureAck, s.session.ccp.id)
 	if s.session.ccp.state != stateOpened {
 		t.Fatal(s.session.ccp.state)

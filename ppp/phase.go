@@ -1,8 +1,12 @@
 package ppp
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"time"
+
+	"gateway/ppp/mppe"
 )
 
 // A phase of the link (RFC 1661 section 3.2).
@@ -30,6 +34,10 @@ func (s *Session) begin(now time.Time) {
 // linkEstablished is LCP's This-Layer-Up: the login follows, if there is one.
 func (s *Session) linkEstablished(now time.Time) {
 	s.log.Info("LCP is open", "mtu", s.mtu(), "auth", s.demandedAuth())
+	if err := s.keylessLogin(); err != nil {
+		s.terminate(now, err)
+		return
+	}
 	if s.config.Role == Authenticator {
 		s.establishedAsAuthenticator(now)
 		return
@@ -59,6 +67,29 @@ func (s *Session) establishedAsAuthenticator(now time.Time) {
 	s.startNetwork(now)
 }
 
+// keylessLogin is the error of a link that must be encrypted, if the login that was agreed upon gives no keys. It is found
+// before any password is sent.
+func (s *Session) keylessLogin() error {
+	protocol := s.lcp.peerAuth
+	if s.config.Role == Authenticator {
+		protocol = s.lcp.auth.protocol()
+	}
+	required := s.config.CCP.Encryption == mppe.Require || s.ccp.encrypted
+	if !required || protocol > authProtoCHAPMD5 {
+		return nil
+	}
+	return encryptionError("login by "+protocol.String(), &mppe.Error{Reason: mppe.NoKeys})
+}
+
+// explainLogin tells of a login that was refused only because it gives no keys.
+func (s *Session) explainLogin(err error) error {
+	var refused *AuthLocalError
+	if errors.As(err, &refused) && (refused.Reason == AuthNotAllowed || refused.Reason == AuthNotAsked) && slices.Contains(s.keyless, refused.Method) {
+		return encryptionError("the server insists on a login by "+refused.Method.String(), &mppe.Error{Reason: mppe.NoKeys})
+	}
+	return err
+}
+
 // demandedAuth names who demands what, for the log.
 func (s *Session) demandedAuth() string {
 	if s.config.Role == Authenticator {
@@ -82,6 +113,10 @@ func (s *Session) sendAuth(protocol uint16, packet []byte) { s.tx.writeControl(p
 func (s *Session) authSucceeded(now time.Time, r authResult) {
 	if s.phase != phaseAuthenticate {
 		s.log.Debug("login repeated", "method", r.method)
+		if r.mppe != nil {
+			s.login.mppe = r.mppe
+			s.ccp.setKeys(r.mppe)
+		}
 		return
 	}
 	s.log.Info("login succeeded", "method", r.method, "user", r.username, "message", r.message)
@@ -94,6 +129,10 @@ func (s *Session) authFailed(now time.Time, err error) { s.terminate(now, err) }
 
 // startNetwork enters phase Network: the network control protocols begin, each on its own.
 func (s *Session) startNetwork(now time.Time) {
+	if err := s.ccp.reset(now, s.login); err != nil {
+		s.terminate(now, err)
+		return
+	}
 	if s.config.Role == Authenticator && s.config.Assign != nil {
 		assignment, err := s.config.Assign(s.login.username)
 		if err != nil {
@@ -127,6 +166,7 @@ func (s *Session) startLayer(now time.Time, a *automaton) {
 // starts again when it is up (RFC 1661 section 3.4).
 func (s *Session) linkReopened(now time.Time) {
 	s.auth = nil
+	s.ccp.holdUntil, s.ccp.limit = time.Time{}, time.Time{}
 	if s.phase != phaseTerminate {
 		s.phase = phaseEstablish
 		s.deadline = now.Add(s.config.Timers.Establish)
@@ -139,27 +179,23 @@ func (s *Session) linkReopened(now time.Time) {
 	}
 }
 
-// networkUp is a network protocol's This-Layer-Up.
-func (s *Session) networkUp(now time.Time) {
-	s.deadline = time.Time{}
+// networkChanged follows IPCP and IPV6CP up and down, and CCP with every step: packets pass when a network protocol is open
+// and it is settled whether they are encrypted. The link may do without one network protocol as long as another is open.
+// tell is true if what the handler knows has changed in any case.
+func (s *Session) networkChanged(now time.Time, tell bool) {
+	before := s.tx.outlet // only this goroutine changes it
 	s.setGates()
-	p := s.params()
-	s.log.Debug("network parameters", "local", p.Local, "remote", p.Remote, "dns", p.DNS, "ipv6", p.IPv6, "mtu", p.MTU)
-	s.handler.Up(p)
-}
-
-// networkDown is a network protocol's This-Layer-Down. The link may do without it as long as another is open.
-func (s *Session) networkDown(now time.Time) {
-	s.setGates()
-	if s.phase != phaseNetwork {
-		return
+	switch {
+	case s.phase != phaseNetwork, before == s.tx.outlet && !tell:
+	case s.rx.open():
+		s.deadline = time.Time{}
+		p := s.params()
+		s.log.Debug("network parameters", "local", p.Local, "remote", p.Remote, "dns", p.DNS, "ipv6", p.IPv6, "mtu", p.MTU, "encryption", p.Encryption)
+		s.handler.Up(p)
+	case before.open():
+		s.log.Info("network is down")
+		s.deadline = now.Add(s.config.Timers.Network)
 	}
-	if s.rx.ipv4 || s.rx.ipv6 {
-		s.handler.Up(s.params())
-		return
-	}
-	s.log.Info("network is down")
-	s.deadline = now.Add(s.config.Timers.Network)
 }
 
 // networkFinished is a network protocol's This-Layer-Finished. When none is left, the link is of no use.
@@ -167,7 +203,7 @@ func (s *Session) networkFinished(now time.Time) {
 	if s.phase != phaseNetwork {
 		return
 	}
-	for _, failure := range []error{s.ipcp.failure, s.ipv6cp.failure} {
+	for _, failure := range [...]error{s.ipcp.failure, s.ipv6cp.failure} {
 		if s.networkFailure == nil && failure != nil {
 			s.networkFailure = failure
 			s.log.Info("network protocol is not used", "cause", failure)
@@ -179,7 +215,7 @@ func (s *Session) networkFinished(now time.Time) {
 }
 
 // unopened says why an automaton that has finished never opened, or did not stay open.
-func (s *Session) unopened(protocol string, a *automaton) error {
+func (s *Session) unopened(protocol string, a *automaton) *NegotiationError {
 	e := &NegotiationError{Protocol: protocol, Cause: "the peer does not agree to our options"}
 	switch {
 	case a.rejectedByPeer:
@@ -194,19 +230,13 @@ func (s *Session) unopened(protocol string, a *automaton) error {
 
 // setGates opens and closes the data path to what is negotiated.
 func (s *Session) setGates() {
-	ipv4, ipv6 := s.ipcp.state == stateOpened, s.ipv6cp.state == stateOpened
-	s.rx.ipv4, s.rx.ipv6 = ipv4, ipv6
-	s.tx.open(ipv4, ipv6, s.lcp.peerACFC, s.mtu())
-}
-
-// setCompression puts what CCP agreed upon into the data path; nil takes it out.
-func (s *Session) setCompression(c compressor, d decompressor) {
-	s.rx.decompressor = d
-	s.tx.setCompressor(c)
-	if s.phase == phaseNetwork && (s.rx.ipv4 || s.rx.ipv6) {
-		s.setGates()
-		s.handler.Up(s.params())
+	passable, mtu := s.phase == phaseNetwork && s.ccp.settled(), s.mtu()
+	open := gates{
+		ipv4: passable && s.ipcp.state == stateOpened,
+		ipv6: passable && s.ipv6cp.state == stateOpened && mtu >= minIPv6MTU,
 	}
+	s.tx.open(outlet{gates: open, encoder: s.ccp.encoder, bare: s.lcp.peerACFC, mtu: mtu})
+	s.rx.gates, s.rx.sealed, s.rx.decoder = open, s.ccp.receive.Encrypts(), s.ccp.decoder
 }
 
 // wantedMRU is the MRU that we ask for.
@@ -220,7 +250,7 @@ func (s *Session) wantedMRU() int {
 // mtu is the largest packet in bytes that the peer takes, the carrier holds and the configuration allows.
 func (s *Session) mtu() int {
 	mtu := min(s.lcp.peerMRU, s.link.MTU()-frameHeader, s.wantedMRU())
-	if s.ccp.compressor != nil {
+	if s.ccp.encoder != nil {
 		mtu -= compressedHeader + compressedProtocol
 	}
 	return mtu
@@ -229,7 +259,7 @@ func (s *Session) mtu() int {
 // params is what was agreed upon so far.
 func (s *Session) params() Params {
 	p := Params{
-		MTU: s.mtu(), Auth: s.login.method, Username: s.login.username, PeerIdentification: s.lcp.peerName,
+		MTU: s.mtu(), Encryption: s.ccp.encryption(), Compression: s.ccp.compression(), Auth: s.login.method, Username: s.login.username, PeerIdentification: s.lcp.peerName,
 	}
 	if s.rx.ipv4 {
 		p.Local, p.Remote = s.ipcp.local(), s.ipcp.remote()
@@ -263,6 +293,7 @@ func (s *Session) receiveControl(now time.Time, protocol uint16, information []b
 		s.receiveAuth(now, protocol, information)
 	case protocolCCP:
 		s.receiveNCP(now, &s.ccp.automaton, information)
+		s.ccp.supervise(now)
 	case protocolIPCP:
 		s.receiveNCP(now, &s.ipcp.automaton, information)
 	case protocolIPV6CP:
@@ -326,6 +357,7 @@ func (s *Session) protocolRejected(now time.Time, protocol uint16, p controlPack
 		s.lcp.event(now, eventMajorReject, p)
 	case protocolCCP:
 		s.ccp.protocolRejected(now, p)
+		s.ccp.supervise(now)
 	case protocolIPCP:
 		s.ipcp.protocolRejected(now, p)
 	case protocolIPV6CP:
@@ -350,6 +382,9 @@ func (s *Session) expire(now time.Time) {
 		if err == nil {
 			err = s.unopened("ipcp", &s.ipcp.automaton)
 		}
+		if s.ccp.disputed() {
+			err = &NegotiationError{Protocol: "ccp", Cause: "the network did not come up while encryption was in dispute", Hint: s.ccp.advice(), Err: err}
+		}
 		s.terminate(now, err)
 	}
 }
@@ -359,10 +394,20 @@ func (s *Session) stage() string {
 	switch {
 	case s.phase == phaseAuthenticate:
 		return "auth"
-	case s.phase == phaseNetwork && !s.rx.ipv4 && !s.rx.ipv6:
+	case s.phase == phaseNetwork && s.ccp.disputed():
+		return "ccp"
+	case s.phase == phaseNetwork && !s.rx.open():
 		return "ipcp"
 	}
 	return "lcp"
+}
+
+// hint is advice for a user whose peer ends the link now; may be empty.
+func (s *Session) hint() string {
+	if s.stage() == "ccp" {
+		return s.ccp.advice()
+	}
+	return ""
 }
 
 // terminate closes the link in good order: Terminate-Request, then Down(err) when it is answered or given up.
@@ -388,9 +433,13 @@ func (s *Session) finish(now time.Time, err error) {
 	if s.cause != nil {
 		err = s.cause
 	}
+	err = s.explainLogin(err)
 	s.phase, s.deadline, s.auth, s.early = phaseEnded, time.Time{}, nil, nil
-	s.rx.ipv4, s.rx.ipv6, s.rx.decompressor = false, false, nil
 	s.tx.end()
+	s.ccp.end(now)
+	if s.login.mppe != nil {
+		*s.login.mppe = mppeKeys{}
+	}
 	s.log.Info("link is down", "err", err)
 	s.handler.Down(err)
 }

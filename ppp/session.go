@@ -5,6 +5,8 @@ import (
 	"io"
 	"log/slog"
 	"time"
+
+	"gateway/ppp/mppe"
 )
 
 // A FrameWriter is the carrier's session below: an L2TP session, a PPTP call.
@@ -32,6 +34,7 @@ type PacketHandler interface {
 // called; the zero time means none.
 type Session struct {
 	config  Config
+	keyless []AuthMethod // logins of Config.Auth that are not allowed, only because they give no keys
 	link    FrameWriter
 	handler PacketHandler
 	log     *slog.Logger
@@ -64,13 +67,13 @@ type Session struct {
 // New returns a Session in phase Dead: it sends nothing before Start.
 func New(c Config, link FrameWriter, up PacketHandler) *Session {
 	s := &Session{config: c.withDefaults(), link: link, handler: up}
+	s.config.Auth, s.keyless = s.config.logins()
 	s.log = s.config.Log
 	s.tx.link, s.tx.counters = link, &s.counters
 
 	s.lcp.session, s.ccp.session, s.ipcp.session, s.ipv6cp.session = s, s, s, s
 	s.lcp.automaton = s.automaton(protocolLCP, "lcp", &s.lcp)
 	s.ccp.automaton = s.automaton(protocolCCP, "ccp", &s.ccp)
-	s.ccp.silent = true
 	s.ipcp.automaton = s.automaton(protocolIPCP, "ipcp", &s.ipcp)
 	s.ipv6cp.automaton = s.automaton(protocolIPV6CP, "ipv6cp", &s.ipv6cp)
 	return s
@@ -120,36 +123,43 @@ func (s *Session) Receive(now time.Time, frames [][]byte) (next time.Time) {
 
 // A receiver is the inbound half of the data path. Loop goroutine only.
 type receiver struct {
-	ipv4, ipv6   bool // the network protocol is open
-	decompressor decompressor
-	packets      [][]byte // the batch that is being gathered
-	expanded     []byte   // what the decompressor made of it
+	gates
+	sealed   bool          // packets in clear may not pass
+	decoder  *mppe.Decoder // nil: nothing comes encrypted or compressed
+	packets  [][]byte      // the batch that is being gathered
+	expanded []byte        // what the decoder made of it
 }
+
+// gates say which packets may pass. The loop goroutine sets them; each direction has its own.
+type gates struct {
+	ipv4, ipv6 bool // the network protocol is open, and it is settled whether packets are encrypted
+}
+
+// open tells whether any packets may pass.
+func (g gates) open() bool { return g.ipv4 || g.ipv6 }
 
 // receiveFrame takes one frame: IP packets join the batch, control packets are handled at once. The batch is
 // delivered before each control packet, so that what is above sees both in their order.
 func (s *Session) receiveFrame(now time.Time, frame []byte) {
 	protocol, information, err := parseFrame(frame)
-	if err == nil && protocol == protocolCompressed {
-		protocol, information, err = s.decompress(now, information)
-	}
-	if err != nil {
+	switch {
+	case err != nil:
 		s.counters.malformed.Add(1)
-		return
-	}
-	switch protocol {
-	case protocolIPv4:
-		s.gather(information, s.rx.ipv4)
-	case protocolIPv6:
-		s.gather(information, s.rx.ipv6)
-	default:
+	case protocol == protocolCompressed:
+		s.decode(now, information)
+	case protocol != protocolIPv4 && protocol != protocolIPv6:
 		s.deliver()
 		s.receiveControl(now, protocol, information)
+	case s.rx.sealed: // RFC 3078 section 9
+		s.counters.unencrypted.Add(1)
+	default:
+		s.gather(protocol, information)
 	}
 }
 
 // gather adds an IP packet to the batch, unless its network protocol is not open (RFC 1332 section 2).
-func (s *Session) gather(packet []byte, open bool) {
+func (s *Session) gather(protocol uint16, packet []byte) {
+	open := protocol == protocolIPv4 && s.rx.ipv4 || protocol == protocolIPv6 && s.rx.ipv6
 	if !open || len(packet) == 0 {
 		s.counters.notOpen.Add(1)
 		return
@@ -167,26 +177,41 @@ func (s *Session) deliver() {
 	s.rx.expanded = s.rx.expanded[:0]
 }
 
-// decompress takes the information of a 00FD frame.
-func (s *Session) decompress(now time.Time, information []byte) (protocol uint16, packet []byte, err error) {
-	if s.rx.decompressor == nil {
-		return 0, nil, errNotCompressing
+// decode takes the information of a 00FD frame: decrypted, expanded, or both, it is an IP packet.
+func (s *Session) decode(now time.Time, information []byte) {
+	decoder := s.rx.decoder
+	if decoder == nil {
+		s.counters.malformed.Add(1)
+		return
 	}
 	var datagram []byte
-	var ok bool
-	datagram, s.rx.expanded, ok = s.rx.decompressor.open(s.rx.expanded, information)
-	if s.rx.decompressor.needsReset() {
+	var verdict mppe.Verdict
+	datagram, s.rx.expanded, verdict = decoder.Open(s.rx.expanded, information)
+	if verdict == mppe.Opened {
+		s.gatherDecoded(datagram)
+	} else {
+		s.counters.undecoded(verdict)
+	}
+	switch err := decoder.Err(); {
+	case err != nil:
+		s.deliver()
+		s.terminate(now, encryptionError("encryption failed", err))
+	case decoder.NeedsReset():
 		s.ccp.requestReset(now)
+	default:
+		s.ccp.resetPending = false
 	}
-	if !ok {
-		return 0, nil, errUndecodable
+}
+
+// gatherDecoded adds what was under 00FD to the batch: an IP packet, since control protocols are never compressed
+// (RFC 3078 section 3, RFC 2118 section 2.3).
+func (s *Session) gatherDecoded(datagram []byte) {
+	protocol, packet, err := parseProtocol(datagram)
+	if err != nil || protocol != protocolIPv4 && protocol != protocolIPv6 {
+		s.counters.garbled.Add(1)
+		return
 	}
-	protocol, packet, err = parseProtocol(datagram)
-	if err == nil && protocol != protocolIPv4 && protocol != protocolIPv6 {
-		// Control protocols are never compressed (RFC 3078 section 3, RFC 2118 section 2.3).
-		return 0, nil, errUndecodable
-	}
-	return protocol, packet, err
+	s.gather(protocol, packet)
 }
 
 // WritePackets sends packets[i][offset:], each one IPv4 or IPv6 packet of at most Params.MTU bytes. The buffers need
@@ -215,6 +240,7 @@ func (s *Session) Advance(now time.Time) (next time.Time) {
 	s.lcp.advance(now)
 	s.lcp.advanceEcho(now)
 	s.ccp.advance(now)
+	s.ccp.supervise(now)
 	s.ipcp.advance(now)
 	s.ipv6cp.advance(now)
 	if s.auth != nil && !s.authDeadline.IsZero() && !now.Before(s.authDeadline) {
@@ -235,6 +261,9 @@ func (s *Session) LinkDown(now time.Time, err error) {
 	if s.phase == phaseEstablish && (s.lcp.refusedAuth != nil || s.lcp.peerClosed != nil) {
 		err = s.lcp.failure() // a carrier often hangs up for what PPP knows better
 	}
+	if s.phase == phaseNetwork && s.ccp.disputed() {
+		err = &NegotiationError{Protocol: "ccp", Cause: "the peer hung up while encryption was in dispute", Hint: s.ccp.advice(), Err: err}
+	}
 	s.finish(now, err)
 }
 
@@ -252,6 +281,8 @@ func (s *Session) next() (next time.Time) {
 	earliest(s.lcp.deadline)
 	earliest(s.lcp.echoDeadline)
 	earliest(s.ccp.deadline)
+	earliest(s.ccp.holdUntil)
+	earliest(s.ccp.limit)
 	earliest(s.ipcp.deadline)
 	earliest(s.ipv6cp.deadline)
 	if s.auth != nil {

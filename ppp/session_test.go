@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -185,107 +184,6 @@ func TestErrorsOfTheCarrier(t *testing.T) {
 	s.give(protocolLCP, codeEchoRequest, 1, 1, 2, 3, 4)
 	if n := s.session.Stats().LinkErrors; n != 1 || len(s.downs) > 0 {
 		t.Error(n, s.downs)
-	}
-}
-
-// A mirror is a compression method for tests: it complements every octet behind a two-octet count.
-type mirror struct {
-	count  uint16
-	lost   bool
-	resets int
-}
-
-func (m *mirror) Seal(bufs [][]byte, offset int) {
-	for _, buf := range bufs {
-		for i := range buf[offset:] {
-			buf[offset+i] ^= 0xff
-		}
-		buf[offset-2], buf[offset-1] = byte(m.count>>8), byte(m.count)
-		m.count++
-	}
-}
-
-func (m *mirror) Reset() { m.resets++ }
-
-func (m *mirror) open(dst, data []byte) (datagram, extended []byte, ok bool) {
-	if len(data) < 2 {
-		return nil, dst, false
-	}
-	if count := uint16(data[0])<<8 | uint16(data[1]); count != m.count {
-		m.lost = true
-		return nil, dst, false
-	}
-	m.count++
-	begin := len(dst)
-	for _, octet := range data[2:] {
-		dst = append(dst, ^octet)
-	}
-	clear(data)
-	return dst[begin:], dst, true
-}
-
-func (m *mirror) needsReset() bool { return m.lost }
-
-// TestCompressionInTheDataPath: once CCP is open with a method, every packet goes through it in order, and the MTU
-// makes room for it; when CCP closes, packets go as they are.
-func TestCompressionInTheDataPath(t *testing.T) {
-	s := newScripted(t, noLogin())
-	s.openIPCP()
-	s.take()
-	out, in := &mirror{}, &mirror{}
-	s.session.ccp.compressor, s.session.ccp.decompressor = out, in
-	s.give(protocolCCP, codeConfigureRequest, 1)
-	s.give(protocolCCP, codeConfigureAck, s.session.ccp.id)
-	if s.session.ccp.state != stateOpened {
-		t.Fatal(s.session.ccp.state)
-	}
-	s.take()
-	if p := s.params(t); len(s.ups) != 2 || p.MTU != testMTU-frameHeader-4 {
-		t.Errorf("%d: MTU %d", len(s.ups), p.MTU)
-	}
-
-	batch := [][]byte{roomy(s.session, ipv4Packet(20)), roomy(s.session, ipv4Packet(30))}
-	if err := s.session.WritePackets(batch, s.session.Headroom()); err != nil {
-		t.Fatal(err)
-	}
-	sent := s.take()
-	if len(sent) != 2 || !bytes.HasPrefix(sent[1], unhex(t, "ff0300fd0001ffde"+"ba")) || len(sent[1]) != 38 {
-		t.Fatalf("sent % x", sent)
-	}
-	s.next = s.session.Receive(s.now, sent) // the other end would send the same
-	if diff := cmp.Diff([][]byte{ipv4Packet(20), ipv4Packet(30)}, s.packets); diff != "" {
-		t.Error(diff)
-	}
-
-	// Out of order: dropped, and the peer is asked to begin anew, once a second.
-	gap := appendFrame(nil, protocolCompressed, []byte{0, 9, 1})
-	s.giveFrame(bytes.Clone(gap))
-	first := s.want(protocolCCP, codeResetRequest)
-	s.giveFrame(bytes.Clone(gap))
-	s.wantNothing()
-	s.pass(time.Second)
-	s.giveFrame(bytes.Clone(gap))
-	if second := s.want(protocolCCP, codeResetRequest); second.id == first.id {
-		t.Error("two Reset-Requests of one identifier")
-	}
-	in.lost = false
-	s.give(protocolCCP, codeResetAck, 2)
-	s.give(protocolCCP, codeResetRequest, 7)
-	s.want(protocolCCP, codeResetAck)
-	if out.resets != 1 {
-		t.Errorf("%d resets", out.resets)
-	}
-	// Control protocols are never compressed.
-	s.giveFrame(appendFrame(nil, protocolCompressed, []byte{0, 2, ^byte(0xc0), ^byte(0x21), ^byte(5), ^byte(1), 0xff, ^byte(4)}))
-	if len(s.downs) > 0 {
-		t.Error("a compressed Terminate-Request was obeyed")
-	}
-
-	s.give(protocolCCP, codeTerminateRequest, 8)
-	s.take()
-	s.write(t, ipv4Packet(20))
-	if diff := cmp.Diff([][]byte{appendFrame(nil, protocolIPv4, ipv4Packet(20))}, s.take()); diff != "" {
-		t.Error(diff)
 	}
 }
 

@@ -1,6 +1,10 @@
 package ppp
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"gateway/ppp/mppe"
+)
 
 // Stats counts what went over a link since New. Bytes are those of the frames, headers included.
 type Stats struct {
@@ -28,6 +32,18 @@ type counters struct {
 	malformed, notOpen, notOpenOut, outOfPhase, tooLong atomic.Uint64
 	unsupported, linkErrors                             atomic.Uint64
 	unencrypted, late, lost, garbled, resetRequests     atomic.Uint64
+}
+
+// undecoded counts a 00FD frame that gave no packet.
+func (c *counters) undecoded(v mppe.Verdict) {
+	switch v {
+	case mppe.Duplicate, mppe.Late, mppe.TooFar:
+		c.late.Add(1)
+	case mppe.Lost:
+		c.lost.Add(1)
+	default:
+		c.garbled.Add(1)
+	}
 }
 
 // Stats returns the counters; any goroutine may ask.

@@ -1,6 +1,10 @@
 package ppp
 
-import "sync"
+import (
+	"sync"
+
+	"gateway/ppp/mppe"
+)
 
 // compressedProtocol is the length in bytes of the protocol field inside a compressed packet.
 const compressedProtocol = 2
@@ -11,13 +15,18 @@ type transmitter struct {
 	link     FrameWriter
 	counters *counters
 
-	mu         sync.Mutex
-	ipv4, ipv6 bool // the network protocol is open
-	bare       bool // the peer takes frames without address and control (ACFC, RFC 1661 section 6.6)
-	mtu        int  // largest packet in bytes
-	ended      bool // the link is gone
-	compressor compressor
-	frames     [][]byte // the batch that is being built
+	mu sync.Mutex
+	outlet
+	ended  bool     // the link is gone
+	frames [][]byte // the batch that is being built
+}
+
+// An outlet is how packets leave.
+type outlet struct {
+	gates
+	encoder *mppe.Encoder // nil: packets leave as they are
+	bare    bool          // the peer takes frames without address and control (ACFC, RFC 1661 section 6.6)
+	mtu     int           // largest packet in bytes
 }
 
 // writePackets puts a frame header in front of each packet and hands the batch to the carrier.
@@ -36,8 +45,8 @@ func (t *transmitter) writePackets(packets [][]byte, offset int) error {
 		t.frames = append(t.frames, packet)
 	}
 	start := offset - 2 // of the frames
-	if t.compressor != nil {
-		t.compressor.Seal(t.frames, start)
+	if t.encoder != nil {
+		t.encoder.Seal(t.frames, start)
 		start = t.prefix(start-compressedHeader, byte(protocolCompressed>>8), byte(protocolCompressed&0xff))
 	}
 	if !t.bare {
@@ -96,12 +105,16 @@ func (t *transmitter) flush(start int) error {
 // writeControl sends one control packet with a full header, since the peer may be in any phase (RFC 1661 sections 6.5
 // and 6.6). What becomes of the carrier, the carrier tells by LinkDown.
 func (t *transmitter) writeControl(protocol uint16, packet []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sendControl(protocol, packet)
+}
+
+// sendControl is writeControl with mu held.
+func (t *transmitter) sendControl(protocol uint16, packet []byte) {
 	headroom, tailroom := t.link.Headroom(), t.link.Tailroom()
 	buf := make([]byte, headroom, headroom+frameHeader+len(packet)+tailroom)
 	buf = appendFrame(buf, protocol, packet)
-
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.ended || len(buf)-headroom > t.link.MTU() {
 		t.counters.tooLong.Add(1)
 		return
@@ -112,30 +125,27 @@ func (t *transmitter) writeControl(protocol uint16, packet []byte) {
 	}
 }
 
-// open sets what may be sent.
-func (t *transmitter) open(ipv4, ipv6, bare bool, mtu int) {
+// open sets what may leave, and how.
+func (t *transmitter) open(o outlet) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.ipv4, t.ipv6, t.bare, t.mtu = ipv4, ipv6, bare, mtu
+	t.outlet = o
+}
+
+// restart sends a Reset-Ack, after which the next packet must be readable without those before it. Some peers (Linux)
+// read nothing between, so no packet may come in between either (RFC 1962 section 3).
+func (t *transmitter) restart(protocol uint16, ack []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sendControl(protocol, ack)
+	if t.encoder != nil {
+		t.encoder.Reset()
+	}
 }
 
 // end lets nothing out any more.
 func (t *transmitter) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.ended, t.compressor = true, nil
-}
-
-func (t *transmitter) setCompressor(c compressor) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.compressor = c
-}
-
-func (t *transmitter) resetCompressor() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.compressor != nil {
-		t.compressor.Reset()
-	}
+	t.ended, t.outlet = true, outlet{}
 }

@@ -267,42 +267,51 @@ func ownAddress(t *testing.T) netip.Addr {
 	panic("not reached")
 }
 
-// A badSocket loses 5 % of the datagrams that are sent, sends 2 % twice and
-// holds 5 % back until others have overtaken them.
-type badSocket struct {
-	vpnserver.Socket
-
+// A badPath loses 5 % of what is sent, sends 2 % twice and holds 5 % back until
+// others have overtaken them.
+type badPath struct {
 	mu   sync.Mutex
 	rand *rand.Rand
 	held [][]byte
 }
 
-func bad(seed int64) func(vpnserver.Socket) vpnserver.Socket {
-	return func(s vpnserver.Socket) vpnserver.Socket {
-		return &badSocket{Socket: s, rand: rand.New(rand.NewSource(seed))}
-	}
-}
+func newBadPath(seed int64) *badPath { return &badPath{rand: rand.New(rand.NewSource(seed))} }
 
-func (s *badSocket) WriteDatagrams(datagrams [][]byte, offset int, to netip.AddrPort) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var out [][]byte
-	for _, d := range datagrams {
+// pass returns copies of what gets through.
+func (p *badPath) pass(packets [][]byte, offset int) (out [][]byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, d := range packets {
 		d = append([]byte(nil), d[offset:]...)
-		switch n := s.rand.Intn(100); {
+		switch n := p.rand.Intn(100); {
 		case n < 5: // lost
 		case n < 7:
 			out = append(out, d, d)
 		case n < 12:
-			s.held = append(s.held, d)
+			p.held = append(p.held, d)
 		default:
 			out = append(out, d)
-			if len(s.held) > 3 {
-				out = append(out, s.held...)
-				s.held = nil
+			if len(p.held) > 3 {
+				out = append(out, p.held...)
+				p.held = nil
 			}
 		}
 	}
+	return out
+}
+
+// A badSocket sends over a bad path.
+type badSocket struct {
+	vpnserver.Socket
+	path *badPath
+}
+
+func bad(seed int64) func(vpnserver.Socket) vpnserver.Socket {
+	return func(s vpnserver.Socket) vpnserver.Socket { return &badSocket{s, newBadPath(seed)} }
+}
+
+func (s *badSocket) WriteDatagrams(datagrams [][]byte, offset int, to netip.AddrPort) error {
+	out := s.path.pass(datagrams, offset)
 	if len(out) == 0 {
 		return nil
 	}
@@ -322,7 +331,13 @@ func TestTransferOverBadCarrier(t *testing.T) {
 	c.WrapSocket = func(s vpnclient.Socket) vpnclient.Socket { return bad(2)(s) }
 	conn := dial(t, c)
 
-	transport := &http.Transport{DialContext: conn.Stack().DialContext}
+	checkTransfer(t, conn.Stack(), size)
+}
+
+// checkTransfer fetches the beginning of /big, and uploads a quarter as much.
+func checkTransfer(t *testing.T, network *stack.Stack, size int64) {
+	t.Helper()
+	transport := &http.Transport{DialContext: network.DialContext}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
 	response, err := client.Get("http://10.88.0.1/big")
@@ -373,14 +388,19 @@ func hexString(b []byte) string {
 // network is up.
 func startGateway(t *testing.T, s netip.AddrPort, environ ...string) *gateway.Gateway {
 	t.Helper()
+	return runGateway(t, s, gateway.Options{}, append([]string{"GATEWAY_TUNNEL_L2TP_PORT=" + strconv.Itoa(int(s.Port()))}, environ...))
+}
+
+func runGateway(t *testing.T, s netip.AddrPort, o gateway.Options, environ []string) *gateway.Gateway {
+	t.Helper()
 	c, err := config.Load(config.Sources{Environ: append([]string{
-		"GATEWAY_PROXY_SOCKS5=127.0.0.1:0", "GATEWAY_PROXY_HTTP=127.0.0.1:0",
-		"GATEWAY_TUNNEL_SERVER=" + s.Addr().String(), "GATEWAY_TUNNEL_L2TP_PORT=" + strconv.Itoa(int(s.Port())),
+		"GATEWAY_PROXY_SOCKS5=127.0.0.1:0", "GATEWAY_PROXY_HTTP=127.0.0.1:0", "GATEWAY_TUNNEL_SERVER=" + s.Addr().String(),
 		"GATEWAY_TUNNEL_USERNAME=alice", "GATEWAY_TUNNEL_PASSWORD=" + users["alice"]}, environ...)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := gateway.New(c, gateway.Options{Log: log(t)})
+	o.Log = log(t)
+	g, err := gateway.New(c, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -452,6 +472,11 @@ func TestReconnect(t *testing.T) {
 	first := startServer(t, vpnserver.Config{})
 	g := startGateway(t, first.Addr(), "GATEWAY_TUNNEL_PPP_ECHO_INTERVAL=1s", "GATEWAY_TUNNEL_PPP_ECHO_FAILURES=1",
 		"GATEWAY_TUNNEL_RECONNECT_INITIAL=100ms", "GATEWAY_TUNNEL_RECONNECT_MAX=200ms")
+	checkReconnect(t, g, first, func() { startServer(t, vpnserver.Config{Listen: first.Addr()}) })
+}
+
+func checkReconnect(t *testing.T, g *gateway.Gateway, first *vpnserver.Server, restart func()) {
+	t.Helper()
 	transport := &http.Transport{DialContext: g.Tunnels()[0].DialContext}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
@@ -467,7 +492,7 @@ func TestReconnect(t *testing.T) {
 	if _, err := io.Copy(io.Discard, response.Body); err == nil {
 		t.Error("the download ended as if it were complete")
 	}
-	startServer(t, vpnserver.Config{Listen: first.Addr()})
+	restart()
 	again, err := client.Get("http://10.88.0.1/") // it waits for the tunnel
 	if err != nil {
 		t.Fatal(err)

@@ -64,6 +64,19 @@ func (b Bits) String() string {
 	return strings.Join(words, " ")
 }
 
+// Encryption is for users: "MPPE-128 stateless", "MPPE-40 stateful"; empty without a key length.
+func (b Bits) Encryption() string {
+	key := b.strongest()
+	if key == 0 {
+		return ""
+	}
+	mode := " stateful"
+	if b.Has(Stateless) {
+		mode = " stateless"
+	}
+	return strings.ToUpper(key.String()) + mode
+}
+
 // ErrOption says that an option is not one of type 18 with 4 bytes of value.
 var ErrOption = errors.New("mppe: malformed CCP option")
 

@@ -95,6 +95,7 @@ func (c *Connection) full() bool {
 
 func (c *Connection) register(call *Call) {
 	c.calls = append(c.calls, call)
+	c.made++
 	c.endpoint.register(call)
 }
 

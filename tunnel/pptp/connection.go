@@ -29,6 +29,7 @@ type Connection struct {
 	handler  ConnectionHandler
 	state    connectionState
 	calls    []*Call // replaced, not changed, when one ends
+	made     uint    // calls that there have been
 
 	inbox  []byte // of the control stream: the beginning of a message
 	outbox []byte // a message on its way out
@@ -329,15 +330,15 @@ func (c *Connection) schedule() {
 	}
 }
 
-// How a message finds its call. A NAT that knows PPTP rewrites Call IDs, and not all do it well; so as long as there is one call, a message
-// that can only mean it is taken for it.
+// How a message finds its call. A NAT that knows PPTP rewrites Call IDs, and not all do it well; so as long as a connection has had one call,
+// a message that can only mean it is taken for it.
 
 // callAwaitingReply finds the call that an Outgoing-Call-Reply answers.
 func (c *Connection) callAwaitingReply(m message) *Call {
 	if call := c.callOfOurID(m); call != nil {
 		return call
 	}
-	return only(c.calls, func(call *Call) bool { return call.state == callWaitReply })
+	return c.only(func(call *Call) bool { return call.state == callWaitReply })
 }
 
 // callToClear finds the call of a Call-Clear-Request, which has the PNS's Call ID: the peer's (RFC 2637 section 2.12).
@@ -348,7 +349,7 @@ func (c *Connection) callToClear(m message) *Call {
 			return call
 		}
 	}
-	return only(c.calls, func(call *Call) bool { return !call.dialed })
+	return c.only(func(call *Call) bool { return !call.dialed })
 }
 
 // callToDisconnect finds the call of a Call-Disconnect-Notify. It should have the PAC's Call ID, the peer's (RFC 2637 section 2.13), but
@@ -365,7 +366,7 @@ func (c *Connection) callToDisconnect(m message) *Call {
 			return call
 		}
 	}
-	return only(c.calls, func(*Call) bool { return true })
+	return c.only(func(*Call) bool { return true })
 }
 
 // callOfOurID finds the call of a message that has our Call ID as its Peer's Call ID.
@@ -379,16 +380,11 @@ func (c *Connection) callOfOurID(m message) *Call {
 	return nil
 }
 
-// only returns the one call that fits; nil if there are none or several.
-func only(calls []*Call, fits func(*Call) bool) (found *Call) {
-	for _, call := range calls {
-		if !fits(call) {
-			continue
-		}
-		if found != nil {
-			return nil
-		}
-		found = call
+// only returns the one call that there has been, if it is there and fits. With a second, a message about a call that has ended, as when both
+// ends clear it at once, would be taken for the other.
+func (c *Connection) only(fits func(*Call) bool) *Call {
+	if c.made != 1 || len(c.calls) != 1 || !fits(c.calls[0]) {
+		return nil
 	}
-	return found
+	return c.calls[0]
 }

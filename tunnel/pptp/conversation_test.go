@@ -605,6 +605,22 @@ func TestReplyWithAnotherCallIDAnswersTheOnlyCallThatWaits(t *testing.T) {
 	c.expectEvents(c.pac, "connection up", "call up", "call down: pptp: peer ended the call (Call-Clear-Request)")
 }
 
+// Both ends clear one of two calls at once: what each says then is about a call that is gone, and not about the other.
+func TestCallClearedByBothEndsLeavesTheOther(t *testing.T) {
+	c := up(t, Config{}, Config{})
+	if _, err := c.pns.connection.OpenCall(c.now, c.pns); err != nil {
+		t.Fatal(err)
+	}
+	c.settle()
+	c.pns.take()
+	c.pac.take()
+	c.pns.calls[0].Close(c.now)
+	c.pac.calls[0].Close(c.now)
+	c.settle()
+	c.expectEvents(c.pns, "call down: pptp: closed")
+	c.expectEvents(c.pac, "call down: pptp: closed")
+}
+
 // RFC 2637 section 3.1.4: 60 seconds of silence, an Echo-Request, and 60 seconds more.
 func TestEchoKeepsTheConnection(t *testing.T) {
 	c := up(t, Config{GRETimeout: -1}, Config{EchoInterval: -1})
