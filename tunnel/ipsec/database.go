@@ -160,7 +160,7 @@ func (t *Transport) use(now time.Time, p *pair) {
 	}
 	owner.send(p)
 	t.keepAlive(now, owner)
-	t.config.Log.Info("SA pair up", "peer", owner.address, "transform", p.transform, "spi_in", spiText(p.in.spi), "spi_out", spiText(p.out.spi))
+	t.config.Log.Info("SA pair up", "peer", owner.address, "transform", p.transform.String(), "spi_in", spiText(p.in.spi), "spi_out", spiText(p.out.spi))
 }
 
 const defaultPort = 1701 // L2TP (RFC 3193 section 4)

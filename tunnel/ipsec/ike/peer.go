@@ -442,7 +442,7 @@ func (p *Peer) childUp(now time.Time, c, old *child) {
 	p.children = append(slices.DeleteFunc(p.children, func(other *child) bool { return other == c }), c)
 	p.wasUp = true
 	p.warnOf(2, c.sa.Transform, c.sa.Weak)
-	p.e.config.Log.Info("ike: phase 2 is up", "peer", p.remote, "transform", c.sa.Transform, "lifetime", c.sa.Lifetime,
+	p.e.config.Log.Info("ike: phase 2 is up", "peer", p.remote, "transform", c.sa.Transform, "lifetime", c.sa.Lifetime.String(),
 		"spi_in", fmt.Sprintf("%08x", c.sa.SPIIn), "spi_out", fmt.Sprintf("%08x", c.sa.SPIOut), "renewed", len(p.children) > 1)
 	p.e.scheduleAt(p.nextDeadline())
 	p.handler.SAUp(now, c.sa)
