@@ -289,9 +289,10 @@ func TestWeakKeys(t *testing.T) {
 
 // loggedIn is a peer with IPv4 only, logged in by MS-CHAPv2, whose other end is the test. Its first CCP and IPCP requests
 // are in sent.
-func loggedIn(t testing.TB, policy mppe.Policy) *scripted {
+func loggedIn(t testing.TB, policy mppe.Policy, change ...func(c *Config)) *scripted {
 	t.Helper()
-	l := newEncryptedPair(t, policy, mppe.Policy{}, func(c *Config) { c.NoIPv6, c.EchoInterval = true, -1 })
+	change = append(change, func(c *Config) { c.NoIPv6, c.EchoInterval = true, -1 })
+	l := newEncryptedPair(t, policy, mppe.Policy{}, change...)
 	l.start()
 	var sent [][]byte
 	l.run(time.Minute, func() bool {
@@ -896,7 +897,7 @@ func TestKeysOfALaterLogin(t *testing.T) {
 // TestIPCPIsHastenedByCCP: a server that takes IPCP only behind encryption is asked again when that is up, not half a
 // second later.
 func TestIPCPIsHastenedByCCP(t *testing.T) {
-	s := loggedIn(t, require128)
+	s := loggedIn(t, require128, func(c *Config) { c.Assign = nil }) // the other end asks for no IPCP
 	r := s.wantFind(protocolCCP, codeConfigureRequest)
 	s.take()
 	s.give(protocolCCP, codeConfigureRequest, 1, r.data...)
