@@ -221,13 +221,13 @@ func TestModes(t *testing.T) {
 						t.Errorf("%q, %q, MTU %d", p.Encryption, p.Compression, p.MTU)
 					}
 				}
-				for range 30 { // past the flag packets of stateful mode
+				for range 14 { // past the flag packets of stateful mode
 					l.exchange()
 				}
 				if test.encryption+test.compression != "" && len(l.clear) > 0 {
 					t.Errorf("in clear: %v", l.clear)
 				}
-				if before := l.peer.session.Stats().BytesOut; test.compression != "" && before > 30*20*400 {
+				if before := l.peer.session.Stats().BytesOut; test.compression != "" && before > 14*20*400 {
 					t.Errorf("%d bytes are not compressed", before)
 				}
 			})
@@ -289,9 +289,10 @@ func TestWeakKeys(t *testing.T) {
 
 // loggedIn is a peer with IPv4 only, logged in by MS-CHAPv2, whose other end is the test. Its first CCP and IPCP requests
 // are in sent.
-func loggedIn(t testing.TB, policy mppe.Policy) *scripted {
+func loggedIn(t testing.TB, policy mppe.Policy, change ...func(c *Config)) *scripted {
 	t.Helper()
-	l := newEncryptedPair(t, policy, mppe.Policy{}, func(c *Config) { c.NoIPv6, c.EchoInterval = true, -1 })
+	change = append(change, func(c *Config) { c.NoIPv6, c.EchoInterval = true, -1 })
+	l := newEncryptedPair(t, policy, mppe.Policy{}, change...)
 	l.start()
 	var sent [][]byte
 	l.run(time.Minute, func() bool {
@@ -455,7 +456,7 @@ func TestControlIsNeverEncrypted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, inner := range [][]byte{{0xc0, 0x21, codeTerminateRequest, 1, 0, 4}, {0x80, 0xfd, codeTerminateRequest, 1, 0, 4}, {0x00, 0x2d, 1, 2, 3, 4}} {
+	for _, inner := range [][]byte{{0x00, 0x2d, 1, 2, 3, 4}, {0xc0, 0x21, codeTerminateRequest, 1, 0, 4}, {0x80, 0xfd, codeTerminateRequest, 1, 0, 4}} {
 		frame := append(make([]byte, frameHeader+mppe.Headroom), inner...)
 		batch := [][]byte{frame}
 		encoder.Seal(batch, frameHeader+mppe.Headroom)
@@ -469,7 +470,7 @@ func TestControlIsNeverEncrypted(t *testing.T) {
 
 // TestEncryptionSurvivesBadLines: loss, duplicates and reordering in every mode. Whatever arrives is what was sent.
 func TestEncryptionSurvivesBadLines(t *testing.T) {
-	const packets = 3000
+	const packets = 2000
 	modes := []struct {
 		name   string
 		policy mppe.Policy
@@ -869,6 +870,42 @@ func TestKeysAreForgotten(t *testing.T) {
 	if codecs[0] == any(*encoder) || *encoder != (mppe.Encoder{}) || *decoder != (mppe.Decoder{}) {
 		t.Error("session keys are left in a codec")
 	}
+}
+
+// TestKeysOfALaterLogin hold from the next negotiation on, and leave the present one alone.
+func TestKeysOfALaterLogin(t *testing.T) {
+	l := newEncryptedPair(t, require128, require128)
+	l.mustConnect()
+	old := l.peer.session.ccp.keys
+	for _, e := range []*linkEnd{l.peer, l.server} {
+		login := e.session.login
+		login.mppe = &mppeKeys{method: AuthMSCHAPv2, client: e == l.peer, master: [16]byte{1, 2, 3}}
+		e.session.authSucceeded(l.now, login)
+		e.session.authSucceeded(l.now, authResult{method: AuthCHAPMD5}) // one without keys changes nothing
+	}
+	l.exchange()
+	l.server.session.ccp.event(l.now, eventTerminateAck, controlPacket{}) // begins anew
+	l.run(5*time.Second, func() bool {
+		return l.peer.session.ccp.state == stateOpened && l.server.session.ccp.state == stateOpened && len(l.inFlight) == 0
+	})
+	if l.peer.session.ccp.keys == old {
+		t.Error("the old keys are still used")
+	}
+	l.exchange()
+}
+
+// TestIPCPIsHastenedByCCP: a server that takes IPCP only behind encryption is asked again when that is up, not half a
+// second later.
+func TestIPCPIsHastenedByCCP(t *testing.T) {
+	s := loggedIn(t, require128, func(c *Config) { c.Assign = nil }) // the other end asks for no IPCP
+	r := s.wantFind(protocolCCP, codeConfigureRequest)
+	s.take()
+	s.give(protocolCCP, codeConfigureRequest, 1, r.data...)
+	s.give(protocolCCP, codeConfigureAck, r.id, r.data...)
+	s.take()
+	s.pass(0)
+	s.want(protocolIPCP, codeConfigureRequest)
+	s.wantNothing()
 }
 
 // TestWritersBesideCCP: WritePackets from many goroutines while CCP resets and renegotiates (for the race detector).

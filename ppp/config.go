@@ -54,8 +54,8 @@ type Config struct {
 	Assign func(username string) (Assignment, error)
 
 	// CCP says which encryption (MPPE) and compression (MPPC) may be agreed upon; the zero value refuses both. With
-	// mppe.Require no IP packet leaves or is taken in clear, ever. With less it is so from the moment on in which
-	// encryption was agreed upon: a link is never taken back to clear, it ends.
+	// mppe.Require no IP packet leaves or is taken in clear, ever, and only logins that give keys are used. With less it is
+	// so from the moment on in which encryption was agreed upon: a link never goes back to clear, it ends.
 	CCP mppe.Policy
 
 	// MRU is the largest packet in bytes that we ask for and that we send, 128 to 16384. Zero: what the carrier holds

@@ -3,9 +3,9 @@
 // A Session is deterministic. Frames, packets, the time and randomness come in; frames, packets and the next deadline
 // go out. It owns no goroutine, no timer and no socket: the carrier (L2TP, PPTP) calls it and keeps the clock.
 //
-//	carrier --Receive--> parseFrame -> [decompress] -> IP packets, one batch --HandlePackets--> stack
+//	carrier --Receive--> parseFrame -> [decode: MPPE, MPPC] -> IP packets, one batch --HandlePackets--> stack
 //	                               \-> control packets -> LCP, authentication, CCP, IPCP, IPV6CP
-//	stack --WritePackets--> [compress] -> frame header in the headroom --WriteFrames--> carrier
+//	stack --WritePackets--> [Seal: MPPC, MPPE] -> frame header in the headroom --WriteFrames--> carrier
 //
 // The files, in the order of a link's life:
 //
@@ -19,7 +19,7 @@
 //	phase.go       the phases of a link (RFC 1661 section 3)
 //	lcp.go         RFC 1661 section 6, RFC 1570: Link Control Protocol
 //	auth.go …      RFC 1334, 1994, 2433, 2759, 3748: authentication
-//	ccp.go         RFC 1962: Compression Control Protocol
+//	ccp.go         RFC 1962: Compression Control Protocol: agrees on what package mppe does, and says which packets may pass
 //	ipcp.go        RFC 1332, RFC 1877: IPv4
 //	ipv6cp.go      RFC 5072: IPv6
 //	errors.go      how a link ends, with stage, cause and advice

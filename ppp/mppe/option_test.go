@@ -53,3 +53,13 @@ func FuzzOption(f *testing.F) {
 		}
 	})
 }
+
+func TestEncryptionForUsers(t *testing.T) {
+	for bits, want := range map[Bits]string{
+		0: "", MPPC | Stateless: "", Key128 | Stateless: "MPPE-128 stateless", Key56: "MPPE-56 stateful", Key40 | Stateless | MPPC: "MPPE-40 stateless",
+	} {
+		if got := bits.Encryption(); got != want {
+			t.Errorf("%v: %q, want %q", bits, got, want)
+		}
+	}
+}

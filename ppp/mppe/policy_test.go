@@ -244,3 +244,17 @@ func TestErrorsNameThePackageOnceAndTheStage(t *testing.T) {
 		}
 	}
 }
+
+func TestWillNamesAreInverse(t *testing.T) {
+	for w := Deny; w <= Require; w++ {
+		if got, err := ParseWill(w.String()); err != nil || got != w {
+			t.Errorf("%v: %v, %v", w, got, err)
+		}
+	}
+	if _, err := ParseWill("maybe"); err == nil {
+		t.Error("no error")
+	}
+	if got := Will(9).String(); got != "Will(9)" {
+		t.Error(got)
+	}
+}
