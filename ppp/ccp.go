@@ -203,6 +203,7 @@ func (c *ccp) receiveCode(now time.Time, p controlPacket) bool {
 	switch p.code {
 	case codeResetRequest:
 		if c.state == stateOpened && c.resets.allow(now, resetBurst, resetInterval) {
+			c.session.counters.resetAcks.Add(1)
 			c.session.tx.restart(c.protocol, appendControlPacket(nil, controlPacket{code: codeResetAck, id: p.id}))
 		}
 	case codeResetAck: // the packet that follows says by itself that it begins anew (RFC 2118 section 2.3, RFC 3078 section 4.2)
@@ -244,6 +245,8 @@ func (c *ccp) up(now time.Time) {
 	}
 	if c.send.Encrypts() && c.receive.Encrypts() {
 		c.encrypted, c.policy.Encryption = true, mppe.Require
+		c.session.ipcp.hasten(now) // some peers (pppd) were deaf to it until now
+		c.session.ipv6cp.hasten(now)
 	}
 	c.log.Info("CCP is open", "encryption", c.encryption(), "compression", c.compression())
 	c.session.networkChanged(now, false)

@@ -78,6 +78,9 @@ func (s *Session) keylessLogin() error {
 	if !required || protocol > authProtoCHAPMD5 {
 		return nil
 	}
+	if s.lcp.refusedAuth != nil { // we refused what the server wants, and it gave in
+		return s.explainLogin(authDemandError(s.lcp.refusedAuth))
+	}
 	return encryptionError("login by "+protocol.String(), &mppe.Error{Reason: mppe.NoKeys})
 }
 
