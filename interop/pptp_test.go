@@ -257,13 +257,12 @@ func TestPPTPWithBroker(t *testing.T) {
 	checkBrowsing(t, p, 41)
 }
 
-// The server's daemon is killed under a download and comes back.
+// The server's end of the connection is killed, without a word to us; the next dial works.
 func TestPPTPReconnect(t *testing.T) {
 	p := runPPTP(t, 46, alice, settings{"ppp.auth": []string{"mschap"}, "reconnect.max": "2s"}).waitReady()
 	p.forget()
-	// The pptpctrl of the connection and its pppd, without a word to us.
-	onServer(t, `kill -KILL $(ps -eo pid=,args= | awk '/pptpctrl.*10\.77\.0\.2/ && !/awk/ { print $1 }')`)
-	p.waitLog(30*time.Second, map[string]string{"msg": "tunnel is down"})
+	onServer(t, `kill -KILL $(ps -o pid= --ppid $(cat /run/pptpd/pptp-mschap1-mppe128.pid))`)
+	p.waitLog(30*time.Second, map[string]string{"msg": "tunnel is down", "stage": "pptp-control"})
 	p.waitLog(60*time.Second, map[string]string{"msg": "network is up"})
 	checkBrowsing(t, p, 46)
 }
