@@ -82,7 +82,7 @@ func TestL2TPReconnect(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The daemon and its pppd, without a word to us; the children of the pid in the file.
-	onServer(t, `pid=$(cat /run/xl2tpd/l2tp-chap-md5.pid); kill -KILL $(ps -o pid= --ppid $pid) $pid`)
+	onServer(t, `pid=$(cat /run/xl2tpd/l2tp-chap-md5.pid); kill -KILL $(cat /proc/$pid/task/*/children) $pid; sleep 0.2`)
 	start := time.Now()
 	if _, err := io.Copy(io.Discard, response.Body); err == nil {
 		t.Error("the download ended as if it were complete")
@@ -102,7 +102,7 @@ func TestL2TPReconnect(t *testing.T) {
 	}
 
 	p.forget()
-	onServer(t, daemon+" >>/mnt/log/server/xl2tpd-l2tp-chap-md5.log 2>&1 &")
+	startOnServer(t, daemon, "/mnt/log/server/xl2tpd-l2tp-chap-md5.log")
 	p.waitLog(60*time.Second, map[string]string{"msg": "network is up"})
 	checkBrowsing(t, p, 12)
 }

@@ -4,12 +4,14 @@ package interop
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The tests run inside the lab's network namespace, where they and the program
@@ -74,11 +76,21 @@ func outside() (code int, err error) {
 // onServer runs a script as root on the lab's server.
 func onServer(t *testing.T, script string) string {
 	t.Helper()
-	out, err := exec.Command("lab/on-server", script).CombinedOutput()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "lab/on-server", script)
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("on the server: %s: %v\n%s", script, err, out)
 	}
 	return string(out)
+}
+
+// startOnServer starts a daemon on the lab's server.
+func startOnServer(t *testing.T, daemon, log string) {
+	t.Helper()
+	onServer(t, fmt.Sprintf("setsid %s </dev/null >>%s 2>&1 & sleep 0.2; exit 0", daemon, log))
 }
 
 // A login of the lab.

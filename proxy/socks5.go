@@ -40,9 +40,9 @@ func (a *acceptLoop) serveSOCKS5(c *client) {
 	request, err := a.server.handshake(c)
 	switch {
 	case errors.Is(err, errLoginRefused):
-		a.server.log.Info("proxy: login refused", "protocol", "socks5", "client", c.RemoteAddr())
+		a.server.log.Info("proxy: login refused", "protocol", "socks5", "client", c.RemoteAddr().String())
 	case err != nil:
-		a.server.log.Debug("proxy: socks5 handshake failed", "client", c.RemoteAddr(), "cause", err)
+		a.server.log.Debug("proxy: socks5 handshake failed", "client", c.RemoteAddr().String(), "cause", err)
 	}
 	if err != nil {
 		lingeringClose(c.Conn)
@@ -70,7 +70,7 @@ func (a *acceptLoop) connect(c *client, dest *socks5.AddrSpec) {
 	target, err := a.dialFor(c, address)
 	if err != nil {
 		v := judge(err)
-		a.server.log.Debug("proxy: socks5 target not reached", "client", c.RemoteAddr(), "target", address, "reason", v.reason, "cause", err)
+		a.server.log.Debug("proxy: socks5 target not reached", "client", c.RemoteAddr().String(), "target", address, "reason", v.reason, "cause", err)
 		refuse(c, v.reply)
 		return
 	}

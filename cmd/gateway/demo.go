@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,15 +28,15 @@ func newDemo() *cobra.Command {
 say each step, and stay up for you to try. It needs no privilege and no configuration.`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if protocol != string(config.L2TPProtocol) && protocol != string(config.PPTPProtocol) {
-				return &usageError{fmt.Errorf("--protocol: %q is not one of l2tp, pptp", protocol)}
+			if !slices.Contains(demo.Protocols(), config.Protocol(protocol)) {
+				return &usageError{fmt.Errorf("--protocol: %q is not one of l2tp-ipsec, l2tp, pptp", protocol)}
 			}
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
 			return demo.Run(ctx, demo.Options{Protocol: config.Protocol(protocol), Once: once, Out: cmd.OutOrStdout(), Log: demoLog(cmd, verbose)})
 		},
 	}
-	cmd.Flags().StringVar(&protocol, "protocol", string(config.L2TPProtocol), "protocol between the two: l2tp or pptp")
+	cmd.Flags().StringVar(&protocol, "protocol", string(config.L2TPIPsecProtocol), "protocol between the two: l2tp-ipsec, l2tp or pptp")
 	cmd.Flags().BoolVar(&once, "once", false, "end after the fetches: exit code 0 if all was right")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show the logs of both sides")
 	cmd.AddCommand(newDemoServer())
@@ -52,10 +53,10 @@ func demoLog(cmd *cobra.Command, verbose bool) *slog.Logger {
 
 func newDemoServer() *cobra.Command {
 	var (
-		listen, user, password, secret string
-		port, pptpPort                 uint16
-		out                            []string
-		verbose                        bool
+		listen, user, password, secret, psk string
+		port, pptpPort, ikePort, espPort    uint16
+		out                                 []string
+		verbose                             bool
 	)
 	cmd := &cobra.Command{
 		Use:   "server",
@@ -77,8 +78,10 @@ open a raw GRE socket (CAP_NET_RAW).`,
 				}
 				prefixes = append(prefixes, p)
 			}
-			if password == "" {
-				password = rand.Text()
+			for _, random := range []*string{&password, &psk} {
+				if *random == "" {
+					*random = rand.Text()
+				}
 			}
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
@@ -86,6 +89,9 @@ open a raw GRE socket (CAP_NET_RAW).`,
 				Log: demoLog(cmd, verbose)}
 			c.L2TP.Secret = []byte(secret)
 			c.L2TP.Log, c.PPTP.Log, c.PPP.Log = c.Log, c.Log, c.Log
+			c.IPsec.IKE.PSK = []byte(psk)
+			c.IPsec.IKE.Log, c.IPsec.ESP.Log, c.IPsec.Log = c.Log, c.Log, c.Log
+			c.ListenIKE, c.ListenESP = netip.AddrPortFrom(host, ikePort), netip.AddrPortFrom(host, espPort)
 			c.PPP.CCP = mppe.Policy{Encryption: mppe.Allow, Compression: mppe.Allow}
 			c.ListenPPTP = netip.AddrPortFrom(host, pptpPort)
 			if c.GRE, err = serversGRE(ctx, host); err != nil {
@@ -98,6 +104,7 @@ open a raw GRE socket (CAP_NET_RAW).`,
 			if pptp := server.PPTPAddr(); pptp.IsValid() {
 				fmt.Fprintf(cmd.OutOrStdout(), "pptp %v\n", pptp)
 			}
+			fmt.Fprintf(cmd.OutOrStdout(), "ike %v\nesp %v\npsk %s\n", server.IKEAddr(), server.ESPAddr(), psk)
 			fmt.Fprintf(cmd.OutOrStdout(), "l2tp %v\nusername %s\npassword %s\nprivate http://%s/ %v\nfar-end %v\n", server.Addr(), user, password,
 				vpnserver.PrivateName, server.Private(), netip.AddrPortFrom(server.Private()[0], vpnserver.FarEndPort))
 			<-ctx.Done()
@@ -110,9 +117,12 @@ open a raw GRE socket (CAP_NET_RAW).`,
 	flags := cmd.Flags()
 	flags.StringVar(&listen, "listen", "127.0.0.1", "address to listen on")
 	flags.Uint16Var(&port, "port", 1701, "UDP port to listen on; 0: any that is free")
+	flags.Uint16Var(&ikePort, "ike-port", 0, "UDP port where IKE of L2TP/IPsec begins; 0: any that is free (clients that cannot be told want 500)")
+	flags.Uint16Var(&espPort, "nat-port", 4500, "UDP port where IKE goes on and ESP goes; 0: any that is free")
 	flags.Uint16Var(&pptpPort, "pptp-port", 1723, "TCP port to listen on for PPTP; 0: any that is free")
 	flags.StringVar(&user, "username", "demo", "login of the client")
 	flags.StringVar(&password, "demo-password", "", "password of the client (default: a random one)")
+	flags.StringVar(&psk, "demo-psk", "", "pre-shared key of L2TP/IPsec (default: a random one)")
 	flags.StringVar(&secret, "demo-secret", "", "tunnel secret (default: none)")
 	flags.StringSliceVar(&out, "out", nil, "prefixes that clients may reach outside the private network")
 	flags.BoolVarP(&verbose, "verbose", "v", false, "show the server's log")

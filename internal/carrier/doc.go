@@ -12,6 +12,11 @@
 //
 //	the network above → ppp.Session.WritePackets → l2tp.Session.WriteFrames → Socket.WriteDatagrams
 //
+// L2TP over IPsec has one storey more at the bottom: inbound Socket.Read →
+// IPsec.Receive → ipsec.Transport, which opens ESP in place, → L2TP.Receive;
+// outbound l2tp.Session.WriteFrames → ipsec.Transport.WriteDatagrams, which
+// seals in place, → Socket.WriteDatagrams. IKE has the same socket and loop.
+//
 // With PPTP it is the same with PPTP, pptp.Endpoint, pptp.Call and
 // Socket.WritePackets, the socket being one for GRE.
 //

@@ -83,6 +83,7 @@ type Tunnel struct {
 	Password     Secret `toml:"password" range:"0..255"`
 	PasswordFile string `toml:"password_file"`
 
+	IPsec     IPsec     `toml:"ipsec"`
 	L2TP      L2TP      `toml:"l2tp"`
 	PPTP      PPTP      `toml:"pptp"`
 	PPP       PPP       `toml:"ppp"`
@@ -94,8 +95,9 @@ type Tunnel struct {
 
 // L2TP is the control connection (RFC 2661).
 type L2TP struct {
+	// Port and LocalPort are of the socket or, with IPsec, inside ESP.
 	Port      uint16 `toml:"port" default:"1701" range:"1..65535"`
-	LocalPort uint16 `toml:"local_port"` // 0: one that the system chooses
+	LocalPort uint16 `toml:"local_port"` // 0: one that the system chooses; inside ESP 1701
 	// Secret is the shared secret of tunnel authentication (RFC 2661 section 5.1.1), and of hidden AVPs.
 	Secret     Secret `toml:"secret" range:"0..255"`
 	SecretFile string `toml:"secret_file"`
@@ -128,7 +130,8 @@ type PPTP struct {
 
 // PPP is the link inside the tunnel.
 type PPP struct {
-	// Auth are the methods that may be used, in order of preference.
+	// Auth are the methods that may be used, in order of preference. Inside IPsec the default is all but "none": the server
+	// has proven itself before, and nobody else reads.
 	Auth []AuthMethod `toml:"auth" default:"eap-mschapv2,mschapv2"`
 	// HashFullName puts DOMAIN\user into the MS-CHAPv2 hash instead of user alone.
 	HashFullName bool `toml:"hash_full_name"`

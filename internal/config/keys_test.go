@@ -64,8 +64,8 @@ func TestExamplesInTheExampleAreValid(t *testing.T) {
 			t.Error(p)
 		}
 	}
-	if len(problems) != 4 {
-		t.Errorf("%d problems, want 4 (password, user password, secret, GRE socket): %v", len(problems), err)
+	if len(problems) != 7 {
+		t.Errorf("%d problems, want 7 (password, user password, secret, GRE socket, pre-shared key, certificate, its password): %v", len(problems), err)
 	}
 }
 

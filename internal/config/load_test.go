@@ -26,6 +26,11 @@ username = "alice"
 password = "hunter2"
 `
 
+// secure lacks the key of IPsec, which is to stand behind it.
+const secure = minimal + `protocol = "l2tp-ipsec"
+[tunnel.ipsec]
+`
+
 // write makes a file that only the owner may read and returns its path.
 func write(t *testing.T, name, content string) string {
 	t.Helper()
@@ -55,6 +60,8 @@ func TestMinimalFileGetsTheDefaults(t *testing.T) {
 		},
 		Tunnels: []Tunnel{{
 			Name: "vpn", Protocol: "l2tp", Server: "vpn.example.com", Username: "alice", Password: "hunter2",
+			IPsec: IPsec{Crypto: "compatible", PFS: "auto", Port: 500, NATPort: 4500, DPDInterval: 30 * time.Second, KeepaliveInterval: 20 * time.Second,
+				IKELifetime: 8 * time.Hour, ESPLifetime: time.Hour},
 			L2TP: L2TP{Port: 1701, Hostname: "gateway", HelloInterval: time.Minute, MaxRetries: 5},
 			PPTP: PPTP{Port: 1723, Hostname: "gateway", EchoInterval: time.Minute, Window: 64, ReorderDelay: 50 * time.Millisecond},
 			PPP: PPP{Auth: []AuthMethod{"eap-mschapv2", "mschapv2"}, MPPE: "auto", MPPEMinKey: 128, MPPC: "allow",

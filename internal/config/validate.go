@@ -9,9 +9,6 @@ import (
 	"strings"
 )
 
-// supported are the protocols that this version speaks.
-var supported = []Protocol{L2TPProtocol, PPTPProtocol}
-
 // Validate checks the rules that look at more than one key, for a configuration made in code. Load has done it.
 func (c *Config) Validate() error {
 	v := checker{}
@@ -72,13 +69,14 @@ func (v *checker) config(c *Config) {
 		if t.Name != "" && names[t.Name] {
 			v.fail(below(path, "name"), fmt.Sprintf("two tunnels are called %q", t.Name), "")
 		}
-		if p := t.L2TP.LocalPort; p != 0 && ports[p] {
+		if p := t.L2TP.LocalPort; p != 0 && ports[p] && t.Protocol == L2TPProtocol {
 			v.fail(below(path, "l2tp.local_port"), fmt.Sprintf("another tunnel uses port %d", p), "leave it out: the system chooses a free port")
 		}
 		if fd := t.PPTP.GREFD; fd != 0 && descriptors[fd] {
 			v.fail(below(path, "pptp.gre_fd"), fmt.Sprintf("another tunnel uses descriptor %d", fd), "each tunnel needs a socket of its own")
 		}
-		names[t.Name], ports[t.L2TP.LocalPort], descriptors[t.PPTP.GREFD] = true, true, true
+		names[t.Name], descriptors[t.PPTP.GREFD] = true, true
+		ports[t.L2TP.LocalPort] = ports[t.L2TP.LocalPort] || t.Protocol == L2TPProtocol
 	}
 }
 
@@ -148,9 +146,7 @@ func (v *checker) listen(path string, address *string, p *Proxy) {
 func (v *checker) tunnel(path string, t *Tunnel, several bool) {
 	v.name(below(path, "name"), t, several)
 	v.server(below(path, "server"), t)
-	if t.Protocol != "" && !slices.Contains(supported, t.Protocol) {
-		v.fail(below(path, "protocol"), fmt.Sprintf("%q is not yet supported in this version", t.Protocol), "")
-	}
+	v.ipsec(path, t)
 	v.auth(path, t)
 	v.encryption(path, t)
 	if t.PPTP.GREFD != 0 && t.PPTP.GREBroker != "" {
@@ -236,8 +232,11 @@ func (v *checker) encryption(path string, t *Tunnel) {
 
 // auth checks the methods, and that there is what they need.
 func (v *checker) auth(path string, t *Tunnel) {
-	methods := t.PPP.Auth
 	at := below(path, "ppp.auth")
+	if t.Protocol == L2TPIPsecProtocol && v.lacks(at) {
+		t.PPP.Auth = slices.Clone(authInsideIPsec)
+	}
+	methods := t.PPP.Auth
 	if len(methods) == 0 {
 		v.fail(at, "at least one method is needed", "leave it out to have the default")
 	}

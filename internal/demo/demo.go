@@ -12,10 +12,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,7 +32,7 @@ import (
 
 // Options say how the demo runs.
 type Options struct {
-	Protocol config.Protocol // L2TPProtocol or PPTPProtocol; empty: the former
+	Protocol config.Protocol // one of Protocols; empty: L2TPIPsecProtocol
 	Once     bool            // end after the fetches
 	Out      io.Writer
 	Log      *slog.Logger
@@ -45,13 +47,16 @@ const (
 // Once is set. It fails if any step does.
 func Run(ctx context.Context, o Options) error {
 	if o.Protocol == "" {
-		o.Protocol = config.L2TPProtocol
+		o.Protocol = config.L2TPIPsecProtocol
 	}
 	d := demo{Options: o, started: time.Now()}
 	d.say("gateway demo: a VPN server, a client and two proxies in one process, with no privileges")
 	d.say("")
 	password, err := newPassword()
 	if err != nil {
+		return err
+	}
+	if d.psk, err = newPassword(); err != nil {
 		return err
 	}
 	server, err := d.startServer(ctx, password)
@@ -87,6 +92,7 @@ func Run(ctx context.Context, o Options) error {
 type demo struct {
 	Options
 	started time.Time
+	psk     string       // of IPsec
 	gre     *gre.Network // carries PPTP's frames
 }
 
@@ -98,7 +104,18 @@ type protocol struct {
 	carrier string // what carries PPP
 }
 
+// Protocols returns those that can be shown.
+func Protocols() []config.Protocol { return slices.Sorted(maps.Keys(protocols)) }
+
 var protocols = map[config.Protocol]protocol{
+	config.L2TPIPsecProtocol: {
+		listens: func(s *vpnserver.Server) string {
+			return fmt.Sprintf("L2TP/IPsec server listens on UDP %v (IKE) and %v (IKE, ESP)", s.IKEAddr(), s.ESPAddr())
+		},
+		address: (*vpnserver.Server).IKEAddr,
+		port:    "GATEWAY_TUNNEL_IPSEC_PORT",
+		carrier: "IKE Main Mode and Quick Mode, ESP, L2TP tunnel and session",
+	},
 	config.L2TPProtocol: {
 		listens: func(s *vpnserver.Server) string { return fmt.Sprintf("L2TP server listens on UDP %v", s.Addr()) },
 		address: (*vpnserver.Server).Addr,
@@ -123,6 +140,8 @@ func (d *demo) startServer(ctx context.Context, password string) (*vpnserver.Ser
 	c := vpnserver.Config{Users: map[string]string{user: password}, Log: d.Log.With("side", "server")}
 	c.PPP.CCP.Encryption = mppe.Allow
 	c.L2TP.Log, c.PPTP.Log, c.PPP.Log = c.Log, c.Log, c.Log
+	c.IPsec.IKE.Log, c.IPsec.ESP.Log, c.IPsec.Log = c.Log, c.Log, c.Log
+	c.IPsec.IKE.PSK = []byte(d.psk)
 	if d.Protocol == config.PPTPProtocol {
 		d.gre = gre.NewNetwork()
 		c.GRE = d.gre.Open(loopback)
@@ -155,7 +174,7 @@ func newPassword() (string, error) {
 // config is what a user would write, with ports that are free.
 func (d *demo) config(s *vpnserver.Server, password string) (*config.Config, error) {
 	server := d.protocol().address(s)
-	return config.Load(config.Sources{Environ: []string{
+	environ := []string{
 		"GATEWAY_PROXY_SOCKS5=" + d.listenOn(1080),
 		"GATEWAY_PROXY_HTTP=" + d.listenOn(8080),
 		"GATEWAY_TUNNEL_NAME=demo",
@@ -164,7 +183,11 @@ func (d *demo) config(s *vpnserver.Server, password string) (*config.Config, err
 		d.protocol().port + "=" + strconv.Itoa(int(server.Port())),
 		"GATEWAY_TUNNEL_USERNAME=" + user,
 		"GATEWAY_TUNNEL_PASSWORD=" + password,
-	}})
+	}
+	if d.Protocol == config.L2TPIPsecProtocol {
+		environ = append(environ, "GATEWAY_TUNNEL_IPSEC_PSK="+d.psk, "GATEWAY_TUNNEL_IPSEC_NAT_PORT="+strconv.Itoa(int(s.ESPAddr().Port())))
+	}
+	return config.Load(config.Sources{Environ: environ})
 }
 
 // listenOn returns the usual port of a proxy if it is free and the demo stays
@@ -193,12 +216,11 @@ func (d *demo) show(ctx context.Context, g *gateway.Gateway, ended chan error) e
 		return fmt.Errorf("demo: the tunnel did not come up: %w", context.Cause(ctx))
 	}
 	params, _ := g.Tunnels()[0].Params()
-	encryption := params.Encryption
-	if encryption == "" {
-		encryption = "no encryption"
+	up := []string{d.protocol().carrier, "login by " + params.Auth.String()}
+	if params.Encryption != "" {
+		up = append(up, params.Encryption)
 	}
-	d.step("gateway", "tunnel is up: %s, login by %v, %s; a TCP/IP stack in this process has the address %v", d.protocol().carrier, params.Auth,
-		encryption, params.Local)
+	d.step("gateway", "tunnel is up: %s; a TCP/IP stack in this process has the address %v", strings.Join(up, ", "), params.Local)
 	for _, proxy := range []struct{ name, scheme string }{{"socks5", "socks5h"}, {"http", "http"}} {
 		through := &url.URL{Scheme: proxy.scheme, Host: g.Addr(proxy.name).String()}
 		if err := d.fetch(ctx, proxy.name, through); err != nil {

@@ -3,8 +3,11 @@ package gateway
 import (
 	"log/slog"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
+	"gateway/internal/carrier"
 	"gateway/internal/config"
 	"gateway/internal/supervisor"
 	"gateway/internal/udpbatch"
@@ -13,6 +16,8 @@ import (
 	"gateway/ppp/mppe"
 	"gateway/proxy"
 	"gateway/stack"
+	"gateway/tunnel/ipsec"
+	"gateway/tunnel/ipsec/ike"
 	"gateway/tunnel/l2tp"
 	"gateway/tunnel/pptp"
 )
@@ -64,20 +69,21 @@ func tunnelConfig(c *config.Config, t *config.Tunnel, log *slog.Logger) supervis
 var protocols = map[config.Protocol]vpnclient.Protocol{
 	config.L2TPProtocol: vpnclient.L2TP,
 	config.PPTPProtocol: vpnclient.PPTP,
+
+	config.L2TPIPsecProtocol: vpnclient.L2TPIPsec,
 }
 
 func dialConfig(t *config.Tunnel, log *slog.Logger) vpnclient.Config {
-	port := t.L2TP.Port
-	if t.Protocol == config.PPTPProtocol {
-		port = t.PPTP.Port
-	}
+	ports := map[config.Protocol]uint16{
+		config.L2TPProtocol: t.L2TP.Port, config.PPTPProtocol: t.PPTP.Port, config.L2TPIPsecProtocol: t.IPsec.Port}
 	return vpnclient.Config{
 		Protocol: protocols[t.Protocol],
 		Server:   t.Server,
-		Port:     port,
+		Port:     ports[t.Protocol],
 		MTU:      t.PPP.MTU,
 		Socket:   socketConfig(t, log),
 		L2TP:     l2tpConfig(&t.L2TP, log),
+		IPsec:    ipsecConfig(t, log),
 		PPTP:     pptpConfig(&t.PPTP, log),
 		OpenGRE:  openGRE(t, log),
 		PPP:      pppConfig(t, log),
@@ -87,8 +93,12 @@ func dialConfig(t *config.Tunnel, log *slog.Logger) vpnclient.Config {
 }
 
 func socketConfig(t *config.Tunnel, log *slog.Logger) udpbatch.Config {
+	local := t.L2TP.LocalPort
+	if t.Protocol == config.L2TPIPsecProtocol {
+		local = 0 // that port is inside ESP
+	}
 	return udpbatch.Config{
-		Local:        netip.AddrPortFrom(netip.Addr{}, t.L2TP.LocalPort),
+		Local:        netip.AddrPortFrom(netip.Addr{}, local),
 		DisableBatch: !t.Carrier.Batch,
 		DisableGSO:   !t.Carrier.GSO,
 		DisableGRO:   !t.Carrier.GRO,
@@ -97,6 +107,50 @@ func socketConfig(t *config.Tunnel, log *slog.Logger) udpbatch.Config {
 		OuterMTU:     t.Carrier.MTU,
 		Log:          log,
 	}
+}
+
+func ipsecConfig(t *config.Tunnel, log *slog.Logger) carrier.IPsecConfig {
+	c := &t.IPsec
+	return carrier.IPsecConfig{
+		IKE: ike.Config{
+			PSK:           []byte(c.PSK.Reveal()),
+			Certificates:  c.Credentials.Certificates,
+			Key:           c.Credentials.Key,
+			Roots:         c.Credentials.Roots,
+			LocalID:       identity(c.LocalID),
+			RemoteID:      identity(c.RemoteID),
+			Policy:        policies[c.Crypto],
+			Proposals:     c.Proposals,
+			ESPProposals:  c.ESPProposals,
+			Aggressive:    c.Aggressive,
+			PFS:           pfs[c.PFS],
+			Lifetime:      c.IKELifetime,
+			ESPLifetime:   c.ESPLifetime,
+			DPDInterval:   orNever(c.DPDInterval),
+			NATPort:       c.NATPort,
+			InnerPort:     t.L2TP.LocalPort,
+			PeerInnerPort: t.L2TP.Port,
+			Log:           log,
+		},
+		ESP: ipsec.Config{
+			KeepaliveInterval: orNever(c.KeepaliveInterval),
+			AllowNull:         slices.ContainsFunc(c.ESPProposals, func(p string) bool { return strings.HasPrefix(strings.ToLower(p), "null-") }),
+			Log:               log,
+		},
+		TruncatedSHA256: c.SHA256x96,
+		Log:             log,
+	}
+}
+
+var (
+	policies = map[config.CryptoPolicy]ike.Policy{config.CryptoCompatible: ike.Compatible, config.CryptoStrict: ike.Strict}
+	pfs      = map[config.PFS]ike.PFS{config.PFSAuto: ike.PFSAuto, config.PFSOff: ike.PFSOff, config.PFSOn: ike.PFSOn}
+)
+
+// identity reads what config has checked.
+func identity(s string) ike.Identity {
+	id, _ := ike.ParseIdentity(s)
+	return id
 }
 
 func l2tpConfig(c *config.L2TP, log *slog.Logger) l2tp.Config {

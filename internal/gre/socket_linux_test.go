@@ -55,7 +55,7 @@ func write(t testing.TB, s socket, to netip.Addr, packets ...[]byte) {
 }
 
 func TestRawSocketCarriesPackets(t *testing.T) {
-	for name, c := range map[string]Config{"batches": {}, "one by one": {DisableBatch: true, DisablePause: true}} {
+	for name, c := range map[string]Config{"batches": {}, "one by one": {DisableBatch: true}} {
 		t.Run(name, func(t *testing.T) {
 			a, b := open(t, loopback1, loopback2, c), open(t, loopback2, netip.Addr{}, c)
 			if err := errors.Join(a.Expect([]uint16{1}), b.ExpectAll()); err != nil {
@@ -329,7 +329,7 @@ func TestPrivilegeErrorNamesTheThreeWays(t *testing.T) {
 
 // Errors aside, nothing on the way of a packet is made anew.
 func TestRawSocketDoesNotAllocate(t *testing.T) {
-	a, b := open(t, loopback1, loopback2, Config{DisablePause: true}), open(t, loopback2, loopback1, Config{DisablePause: true})
+	a, b := open(t, loopback1, loopback2, Config{}), open(t, loopback2, loopback1, Config{})
 	if err := b.ExpectAll(); err != nil {
 		t.Fatal(err)
 	}
@@ -354,7 +354,7 @@ func TestRawSocketDoesNotAllocate(t *testing.T) {
 }
 
 func BenchmarkRawSocket(b *testing.B) {
-	from, to := open(b, loopback1, loopback2, Config{DisablePause: true}), open(b, loopback2, loopback1, Config{DisablePause: true})
+	from, to := open(b, loopback1, loopback2, Config{}), open(b, loopback2, loopback1, Config{})
 	if err := to.ExpectAll(); err != nil {
 		b.Fatal(err)
 	}

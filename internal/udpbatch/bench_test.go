@@ -13,7 +13,7 @@ func BenchmarkMove(b *testing.B) {
 	paused := variant{"pausing", Config{}, newEngine}
 	for _, v := range append(portableVariants(), paused) {
 		// Sender and reader take turns here, so a pause of the reader is one of the sender too: shown once, off elsewhere.
-		v.config.DisablePause = v.name != paused.name
+		v.config.Pause = v.name == paused.name
 		for _, batch := range []int{1, 46} {
 			b.Run(fmt.Sprintf("path=%s/batch=%d", v.name, batch), func(b *testing.B) {
 				in, out := v.listen(b, loopback4), v.listen(b, loopback4)

@@ -50,7 +50,7 @@ type Config struct {
 	DisableBatch bool // one message a system call instead of recvmmsg and sendmmsg
 	DisableGSO   bool // never let the kernel split a run of datagrams (UDP_SEGMENT)
 	DisableGRO   bool // never let the kernel join received datagrams (UDP_GRO)
-	DisablePause bool // never pause between receives to let batches grow
+	Pause        bool // pause between receives to let batches grow: less CPU with single datagrams, at the price of latency and of loss when the CPUs are busy
 
 	ReadBuffer  int // bytes asked for SO_RCVBUF, 0 is 4 MiB; the system's limit applies and is accepted
 	WriteBuffer int // bytes asked for SO_SNDBUF, 0 is 4 MiB

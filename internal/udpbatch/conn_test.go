@@ -33,7 +33,7 @@ func portableVariants() []variant {
 		{"no GSO", Config{DisableGSO: true}, newEngine},
 		{"no GRO", Config{DisableGRO: true}, newEngine},
 		{"no batch", Config{DisableBatch: true}, newEngine},
-		{"all off", Config{DisableBatch: true, DisableGSO: true, DisableGRO: true, DisablePause: true}, newEngine},
+		{"all off", Config{DisableBatch: true, DisableGSO: true, DisableGRO: true}, newEngine},
 		{"portable", Config{}, newPortable},
 	}
 }

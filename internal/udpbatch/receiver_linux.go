@@ -52,7 +52,7 @@ type receiver struct {
 func (r *receiver) init(b *batched, c Config) {
 	r.batched = b
 	r.pollFunc = r.poll
-	r.moderation.disabled = c.DisablePause || !b.batch
+	r.moderation.disabled = !c.Pause || !b.batch
 	r.rest = new(unix.Timespec)
 	r.buffers = make([][maxBufferSize]byte, receiveMessages)
 	r.datagrams = make([][]byte, 0, receiveMessages*maxSegments)

@@ -13,6 +13,7 @@ import (
 	"gateway/internal/udpbatch"
 	"gateway/ppp"
 	"gateway/stack"
+	"gateway/tunnel/ipsec/ike"
 	"gateway/tunnel/l2tp"
 	"gateway/tunnel/pptp"
 )
@@ -150,7 +151,7 @@ func (c *Conn) networkDown(n *Network, err error) {
 
 // Close ends the connection as the protocols want it: LCP Terminate-Request,
 // then the session (CDN; Call-Clear-Request), then the tunnel (StopCCN;
-// Stop-Control-Connection-Request). It waits for the server's answers until ctx ends, then leaves.
+// Stop-Control-Connection-Request), then the SAs (Delete). It waits for the server's answers until ctx ends, then leaves.
 func (c *Conn) Close(ctx context.Context) error {
 	c.loop.Do(func(now time.Time) {
 		if len(c.networks) == 0 {
@@ -167,7 +168,7 @@ func (c *Conn) Close(ctx context.Context) error {
 	}
 	c.loop.Do(func(now time.Time) {
 		c.hangUp(now, ErrClosed) // one datagram to say so
-		c.end(ErrClosed)
+		c.depart(now)
 	})
 	<-c.ended
 	return ctx.Err()
@@ -194,7 +195,8 @@ func (c *Conn) hangUp(now time.Time, reason error) {
 
 // closedByUs makes one error of those by which the layers say that we closed them.
 func closedByUs(err error) error {
-	if errors.Is(err, ppp.ErrClosed) || errors.Is(err, l2tp.ErrClosed) || errors.Is(err, pptp.ErrClosed) {
+	if errors.Is(err, ppp.ErrClosed) || errors.Is(err, l2tp.ErrClosed) || errors.Is(err, pptp.ErrClosed) ||
+		errors.Is(err, ike.ErrClosed) {
 		return ErrClosed
 	}
 	return err
@@ -219,9 +221,15 @@ func (c *Conn) leave(now, next time.Time) time.Time {
 	case now.Before(c.leaveAt):
 		return carrier.Earliest(next, c.leaveAt)
 	case c.tunnel.idle(), !now.Before(c.leaveBy):
-		c.end(c.reason)
+		c.depart(now)
 	}
 	return carrier.Earliest(next, c.leaveBy)
+}
+
+// depart ends a connection that was hung up.
+func (c *Conn) depart(now time.Time) {
+	c.tunnel.leave(now)
+	c.end(c.reason)
 }
 
 // begin opens the tunnel.

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"gateway/internal/carrier"
 	"gateway/internal/udpbatch"
 	"gateway/ppp"
 	"gateway/stack"
@@ -20,7 +21,7 @@ import (
 type Config struct {
 	Protocol Protocol
 	Server   string // host name or address
-	Port     uint16 // UDP for L2TP, TCP for PPTP; 0: 1701 and 1723
+	Port     uint16 // UDP for L2TP, TCP for PPTP, UDP of IKE for L2TP/IPsec; 0: 1701, 1723 and 500
 
 	// Timeout bounds one attempt on one address of the server, from the first
 	// packet until the network is up. 0: 60 s.
@@ -34,6 +35,9 @@ type Config struct {
 	WaitForCall bool
 	Socket      udpbatch.Config // its Network is set by the server's address
 
+	// Of L2TP/IPsec, beside those of L2TP. Its IKE.Port and IKE.LocalAddr are set.
+	IPsec carrier.IPsecConfig
+
 	// Of PPTP. OpenGRE opens the socket for the GRE packets of one server; nil:
 	// a raw socket, for which the process needs CAP_NET_RAW.
 	PPTP    pptp.Config // its Expect is set
@@ -46,7 +50,7 @@ type Config struct {
 	Resolver interface {
 		LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 	}
-	// WrapSocket, if set, stands between the datagram socket and L2TP, to test
+	// WrapSocket, if set, stands between the datagram socket and the protocols, to test
 	// with loss and reordering. For PPTP, OpenGRE does.
 	WrapSocket func(Socket) Socket
 

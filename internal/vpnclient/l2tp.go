@@ -3,6 +3,7 @@ package vpnclient
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"time"
 
 	"gateway/internal/carrier"
@@ -28,8 +29,17 @@ type lac struct {
 	refusals  int // ICMP errors while the server has not answered
 }
 
-// openLAC opens a UDP socket.
+// openLAC opens a UDP socket and an LAC over it.
 func openLAC(ctx context.Context, conn *Conn) (tunnel, error) {
+	datagrams, err := openUDP(ctx, conn)
+	if err != nil {
+		return nil, &Error{"l2tp-tunnel", "check local_port and the machine's network", err}
+	}
+	return newLAC(conn, carrier.NewL2TP(conn.l2tpConfig(), datagrams), datagrams), nil
+}
+
+// openUDP opens a UDP socket for datagrams to the server.
+func openUDP(ctx context.Context, conn *Conn) (Socket, error) {
 	c := conn.config
 	c.Socket.Network = "udp4"
 	if conn.server.Addr().Is6() {
@@ -37,22 +47,31 @@ func openLAC(ctx context.Context, conn *Conn) (tunnel, error) {
 	}
 	udp, err := udpbatch.Listen(ctx, c.Socket)
 	if err != nil {
-		return nil, &Error{"l2tp-tunnel", "check local_port and the machine's network", err}
+		return nil, err
 	}
-	return newLAC(conn, udp), nil
-}
-
-// newLAC returns an LAC over any datagram socket, which is its own from now on.
-func newLAC(conn *Conn, datagrams Socket) *lac {
-	c := conn.config
 	if c.WrapSocket != nil {
-		datagrams = c.WrapSocket(datagrams)
+		return c.WrapSocket(udp), nil
 	}
-	c.L2TP.OutgoingCalls = c.WaitForCall
-	return &lac{L2TP: carrier.NewL2TP(c.L2TP, datagrams), conn: conn, datagrams: datagrams}
+	return udp, nil
 }
 
-func (a *lac) dial(now time.Time) { a.tunnel = a.Endpoint().Dial(now, a.conn.server, a) }
+func (c *Conn) l2tpConfig() l2tp.Config {
+	config := c.config.L2TP
+	config.OutgoingCalls = c.config.WaitForCall
+	return config
+}
+
+// newLAC returns an LAC whose datagrams come from a socket, which is its own
+// from now on.
+func newLAC(conn *Conn, engine *carrier.L2TP, datagrams Socket) *lac {
+	return &lac{L2TP: engine, conn: conn, datagrams: datagrams}
+}
+
+func (a *lac) dial(now time.Time) { a.dialTunnel(now, a.conn.server) }
+
+func (a *lac) dialTunnel(now time.Time, lns netip.AddrPort) {
+	a.tunnel = a.Endpoint().Dial(now, lns, a)
+}
 
 // openLink asks for a session (ICRQ).
 func (a *lac) openLink(now time.Time, config ppp.Config, up ppp.PacketHandler) (*carrier.Link, error) {
@@ -75,9 +94,10 @@ func (a *lac) peerError(now time.Time, err *udpbatch.PeerError) {
 // close sends StopCCN; sessions end with their tunnel (RFC 2661 section 5.7).
 func (a *lac) close(now time.Time) { a.Endpoint().Close(now) }
 
-func (a *lac) idle() bool     { return a.Endpoint().Idle() }
-func (a *lac) release()       {}
-func (a *lac) socket() socket { return a.datagrams }
+func (a *lac) idle() bool      { return a.Endpoint().Idle() }
+func (a *lac) leave(time.Time) {}
+func (a *lac) release()        {}
+func (a *lac) socket() socket  { return a.datagrams }
 
 func (a *lac) stage(reached int32) string {
 	return [...]string{"l2tp-tunnel", "l2tp-session", "lcp"}[reached]

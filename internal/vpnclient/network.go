@@ -19,7 +19,7 @@ type Network struct {
 
 	// Of the loop's goroutine.
 	link   *carrier.Link
-	params ppp.Params // of the stack that is up
+	params ppp.Params // the latest; those of the stack that is up are shown
 
 	stack atomic.Pointer[stack.Stack]
 	shown atomic.Pointer[ppp.Params]
@@ -67,23 +67,25 @@ func (n *Network) Close(ctx context.Context) error {
 	}
 }
 
-// patience is how long IPv4 may come later than IPv6.
+// patience is how long IPv4 may come later than IPv6, and the other way round if
+// there was IPv6 before.
 const patience = 3 * time.Second
 
 // Up makes the stack, or tells it what has changed (ppp.PacketHandler).
 func (n *Network) Up(p ppp.Params) {
-	old, running := n.params, n.stack.Load()
 	n.params = p
 	n.conn.reached.Store(stagePPP)
+	running := n.stack.Load()
 	switch {
-	case running == nil && !p.Local.IsValid():
-		// IPv6 is up first. Nearly always IPv4 follows at once.
-		time.AfterFunc(patience, func() { n.conn.loop.Do(n.build) })
-	case running == nil, old.Local != p.Local, old.IPv6 && (!p.IPv6 || old.LocalIID != p.LocalIID):
+	case !p.Local.IsValid(), running != nil && n.shown.Load().IPv6 && !p.IPv6:
+		// One is up before the other, also when LCP was negotiated anew. Nearly
+		// always the other follows at once, with the address that it had.
+		time.AfterFunc(patience, func() { n.conn.loop.Do(n.settle) })
+	case running == nil, n.renumbered():
 		n.rebuild()
 	default:
-		n.shown.Store(&p)
-		if p.IPv6 && !old.IPv6 {
+		shown := n.shown.Swap(&p)
+		if p.IPv6 && !shown.IPv6 {
 			if err := running.SetIPv6(p.LocalIID, p.RemoteIID); err != nil {
 				n.conn.config.Log.Warn("no IPv6", "cause", err)
 			}
@@ -91,9 +93,15 @@ func (n *Network) Up(p ppp.Params) {
 	}
 }
 
-// build makes the stack if there is none.
-func (n *Network) build(time.Time) {
-	if n.stack.Load() == nil && !n.Ended() {
+// renumbered reports whether the stack that is up has other addresses than PPP.
+func (n *Network) renumbered() bool {
+	p, shown := n.params, n.shown.Load()
+	return shown.Local != p.Local || shown.IPv6 && (!p.IPv6 || shown.LocalIID != p.LocalIID)
+}
+
+// settle makes the stack without what has not come meanwhile.
+func (n *Network) settle(time.Time) {
+	if !n.Ended() && (n.stack.Load() == nil || n.renumbered()) {
 		n.rebuild()
 	}
 }

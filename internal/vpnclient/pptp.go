@@ -101,8 +101,9 @@ func (p *pns) peerError(_ time.Time, err *udpbatch.PeerError) {
 // Stop-Control-Connection-Request.
 func (p *pns) close(now time.Time) { p.Endpoint().Close(now) }
 
-func (p *pns) idle() bool     { return p.Endpoint().Idle() }
-func (p *pns) socket() socket { return p.packets }
+func (p *pns) idle() bool      { return p.Endpoint().Idle() }
+func (p *pns) leave(time.Time) {}
+func (p *pns) socket() socket  { return p.packets }
 
 func (p *pns) release() {
 	if p.tcp != nil {

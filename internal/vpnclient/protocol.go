@@ -13,16 +13,17 @@ import (
 type Protocol uint8
 
 const (
-	L2TP Protocol = iota // RFC 2661, over UDP
-	PPTP                 // RFC 2637, over TCP and GRE
+	L2TP      Protocol = iota // RFC 2661, over UDP
+	PPTP                      // RFC 2637, over TCP and GRE
+	L2TPIPsec                 // RFC 3193: L2TP over ESP over UDP
 )
 
 // defaultPorts are the servers' ports: UDP for L2TP (RFC 2661 section 8.1), TCP
-// for PPTP (RFC 2637 section 1.3).
-var defaultPorts = map[Protocol]uint16{L2TP: 1701, PPTP: 1723}
+// for PPTP (RFC 2637 section 1.3), UDP for IKE.
+var defaultPorts = map[Protocol]uint16{L2TP: 1701, PPTP: 1723, L2TPIPsec: carrier.IKEPort}
 
-// A tunnel is what a Conn needs of its protocol. lac (l2tp.go) and pns
-// (pptp.go) are the two that there are. The loop's goroutine alone calls it,
+// A tunnel is what a Conn needs of its protocol. lac (l2tp.go), pns (pptp.go)
+// and secureLAC (ipsec.go) are those that there are. The loop's goroutine alone calls it,
 // but for loop, closeSocket and stage.
 type tunnel interface {
 	carrier.Engine
@@ -38,6 +39,8 @@ type tunnel interface {
 	close(now time.Time)
 	// idle reports whether the server has heard all that it must.
 	idle() bool
+	// leave sends the last words, to which there is no answer.
+	leave(now time.Time)
 	// release lets go of what the loop's end leaves. It is called after it.
 	release()
 
@@ -54,8 +57,11 @@ type socket interface {
 
 // open opens the sockets of the connection's protocol.
 func (c *Conn) open(ctx context.Context) (tunnel, error) {
-	if c.config.Protocol == PPTP {
+	switch c.config.Protocol {
+	case PPTP:
 		return openPNS(ctx, c)
+	case L2TPIPsec:
+		return openSecureLAC(ctx, c)
 	}
 	return openLAC(ctx, c)
 }

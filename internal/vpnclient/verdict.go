@@ -6,6 +6,7 @@ import (
 	"gateway/internal/gre"
 	"gateway/internal/grebroker"
 	"gateway/ppp"
+	"gateway/tunnel/ipsec/ike"
 	"gateway/tunnel/l2tp"
 	"gateway/tunnel/pptp"
 )
@@ -17,7 +18,7 @@ const (
 	Failed       Verdict = iota // none of the kinds below
 	Unreachable                 // the server's name, host or port cannot be reached, or nobody answers there
 	Disagreed                   // the two ends could not agree on a protocol's settings
-	Refused                     // the login or the tunnel secret is wrong, or no common method is allowed: trying again does harm
+	Refused                     // the login, the tunnel secret, the pre-shared key or the certificate is wrong, or no common method is allowed: trying again does harm
 	PeerClosed                  // the server ended the connection
 	LinkLost                    // a connection that was up has gone silent
 	NotPermitted                // the system does not give us the socket that the protocol needs
@@ -29,6 +30,8 @@ func Judge(err error) Verdict {
 		own         *Error
 		tunnelPeer  *l2tp.PeerError
 		tunnelLocal *l2tp.LocalError
+		ikePeer     *ike.PeerError
+		ikeLocal    *ike.LocalError
 		callPeer    *pptp.PeerError
 		callLocal   *pptp.LocalError
 		authPeer    *ppp.AuthError
@@ -64,6 +67,10 @@ func Judge(err error) Verdict {
 		return judgeTunnelPeer(tunnelPeer)
 	case errors.As(err, &tunnelLocal):
 		return judgeTunnelLocal(tunnelLocal)
+	case errors.As(err, &ikePeer):
+		return judgeIKEPeer(ikePeer)
+	case errors.As(err, &ikeLocal):
+		return judgeIKELocal(ikeLocal)
 	case errors.As(err, &callPeer):
 		return judgeCallPeer(callPeer)
 	case errors.As(err, &callLocal):
@@ -99,6 +106,44 @@ func judgeTunnelLocal(e *l2tp.LocalError) Verdict {
 		return Unreachable
 	case l2tp.TimedOut, l2tp.Unreachable:
 		return Unreachable
+	}
+	return Disagreed
+}
+
+// The notifications by which an IKE peer refuses who we are (RFC 2408 section
+// 3.14.1).
+var refusesIdentity = map[uint16]bool{
+	18: true, // INVALID-ID-INFORMATION
+	19: true, // INVALID-CERT-ENCODING
+	20: true, // INVALID-CERTIFICATE
+	22: true, // INVALID-CERT-AUTHORITY
+	23: true, // INVALID-HASH-INFORMATION
+	24: true, // AUTHENTICATION-FAILED
+	25: true, // INVALID-SIGNATURE
+}
+
+func judgeIKEPeer(e *ike.PeerError) Verdict {
+	switch {
+	case e.Notify == 0:
+		return PeerClosed
+	case e.Phase == 1 && e.Authenticated && refusesIdentity[e.Notify]:
+		return Refused
+	}
+	return Disagreed // or somebody else said so, when it is not authenticated
+}
+
+func judgeIKELocal(e *ike.LocalError) Verdict {
+	switch e.Kind {
+	case ike.NoAnswer, ike.NoAnswerNATPort:
+		return Unreachable
+	case ike.Undecryptable, ike.WrongHash, ike.WrongIdentity, ike.WrongCertificate:
+		return Refused
+	case ike.DeadPeer, ike.Expired:
+		return LinkLost
+	case ike.Replaced:
+		return PeerClosed
+	case ike.Refused, ike.NoResources:
+		return Failed
 	}
 	return Disagreed
 }

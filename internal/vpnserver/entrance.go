@@ -9,12 +9,14 @@ import (
 )
 
 // An entrance is where the clients of one protocol come in: a socket, the loop
-// that reads it, and the protocol's endpoint. An lns and a pac have one each.
+// that reads it, and the protocol's endpoint. An lns, a secureLNS and a pac
+// have one each.
 type entrance struct {
 	loop     *carrier.Loop
 	endpoint endpoint
-	shut     func() // closes the sockets, which ends the loop; any goroutine
-	release  func() // lets go of what the loop's end leaves; may be nil
+	leave    func(now time.Time) // sends the last words, to which there is no answer; may be nil
+	shut     func()              // closes the sockets, which ends the loop; any goroutine
+	release  func()              // lets go of what the loop's end leaves; may be nil
 	done     chan struct{}
 }
 
@@ -42,7 +44,7 @@ func (e *entrance) close(ctx context.Context) error {
 	idle := make(chan struct{})
 	e.loop.Do(func(now time.Time) {
 		e.endpoint.Close(now)
-		e.closeWhenIdle(idle)
+		e.closeWhenIdle(now, idle)
 	})
 	select {
 	case <-idle:
@@ -54,13 +56,16 @@ func (e *entrance) close(ctx context.Context) error {
 }
 
 // closeWhenIdle closes idle when every client has acknowledged its end.
-func (e *entrance) closeWhenIdle(idle chan struct{}) {
+func (e *entrance) closeWhenIdle(now time.Time, idle chan struct{}) {
 	const pollEvery = 10 * time.Millisecond
 	if e.endpoint.Idle() {
+		if e.leave != nil {
+			e.leave(now)
+		}
 		close(idle)
 		return
 	}
-	time.AfterFunc(pollEvery, func() { e.loop.Do(func(time.Time) { e.closeWhenIdle(idle) }) })
+	time.AfterFunc(pollEvery, func() { e.loop.Do(func(now time.Time) { e.closeWhenIdle(now, idle) }) })
 }
 
 func (e *entrance) kill() {

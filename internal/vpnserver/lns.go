@@ -25,26 +25,41 @@ type lns struct {
 	server *Server
 	engine *carrier.L2TP
 	local  netip.AddrPort
+
+	// Of the loop's goroutine: where the clients are whose tunnels are up.
+	tunnels map[*l2tp.Tunnel]netip.AddrPort
+}
+
+func newLNS(s *Server, local netip.AddrPort) *lns {
+	return &lns{server: s, local: local, tunnels: make(map[*l2tp.Tunnel]netip.AddrPort)}
 }
 
 // openLNS opens the UDP socket.
 func openLNS(ctx context.Context, s *Server) (*lns, error) {
 	c := s.config
-	c.Socket.Local = c.Listen
-	udp, err := udpbatch.Listen(ctx, c.Socket)
+	udp, err := listenAt(ctx, c.Socket, c.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("vpnserver: %w", err)
+		return nil, err
 	}
-	var socket Socket = udp
+	socket := Socket(udp)
 	if c.WrapSocket != nil {
 		socket = c.WrapSocket(socket)
 	}
-	n := &lns{server: s, local: udp.LocalAddr()}
+	n := newLNS(s, udp.LocalAddr())
 	c.L2TP.AcceptTunnel = n.acceptTunnel
 	n.engine = carrier.NewL2TP(c.L2TP, socket)
 	n.entrance = entrance{loop: carrier.NewLoop(socket, n.engine), endpoint: n.engine.Endpoint(),
 		shut: func() { socket.Close() }, done: make(chan struct{})}
 	return n, nil
+}
+
+func listenAt(ctx context.Context, c udpbatch.Config, local netip.AddrPort) (*udpbatch.Conn, error) {
+	c.Local = local
+	conn, err := udpbatch.Listen(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("vpnserver: %w", err)
+	}
+	return conn, nil
 }
 
 // acceptTunnel takes every client's tunnel; l2tp.Config's Secret may have proven it.
@@ -55,13 +70,16 @@ func (n *lns) acceptTunnel(from netip.AddrPort, hostName string) (l2tp.TunnelHan
 
 // A tunnelHandler is one client's tunnel.
 type tunnelHandler struct {
-	lns  *lns
-	from netip.AddrPort
+	lns    *lns
+	from   netip.AddrPort
+	tunnel *l2tp.Tunnel // once it is up
 }
 
 // TunnelUp calls the client, if that is how sessions begin here.
 func (h *tunnelHandler) TunnelUp(now time.Time, t *l2tp.Tunnel) {
 	s := h.lns.server
+	h.tunnel = t
+	h.lns.tunnels[t] = h.from
 	if !s.config.CallOut {
 		return
 	}
@@ -76,6 +94,7 @@ func (h *tunnelHandler) TunnelUp(now time.Time, t *l2tp.Tunnel) {
 
 // TunnelDown notes the end of the tunnel; its sessions have ended before.
 func (h *tunnelHandler) TunnelDown(_ time.Time, err error) {
+	delete(h.lns.tunnels, h.tunnel)
 	h.lns.server.config.Log.Info("tunnel is down", "client", h.from.String(), "cause", err)
 }
 

@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
+	"gateway/internal/carrier"
 	"gateway/internal/udpbatch"
 	"gateway/ppp"
 	"gateway/stack"
@@ -25,6 +27,13 @@ type Config struct {
 
 	L2TP l2tp.Config // its AcceptTunnel is set here
 	PPP  ppp.Config  // its Role, Secrets and Assign are set here
+
+	// IPsec, if there is a key or a certificate in it, makes the server serve L2TP
+	// inside IPsec, too. Its Accept, Plain and IKE.LocalAddr are set here.
+	IPsec carrier.IPsecConfig
+	// ListenIKE and ListenESP are UDP, instead of ports 500 and 4500; zero: free
+	// ports of 127.0.0.1.
+	ListenIKE, ListenESP netip.AddrPort
 
 	// GRE, if set, makes the server serve PPTP, too. It is the server's from Start on.
 	GRE        GRESocket
@@ -48,10 +57,10 @@ type Config struct {
 
 	// Stack has the settings of the private network's stack; its addresses are set here.
 	Stack stack.Config
-	// Socket has the settings of L2TP's socket; its Local is set here.
+	// Socket has the settings of L2TP's sockets; its Local is set here.
 	Socket udpbatch.Config
-	// WrapSocket, if set, stands between that socket and L2TP, to test with loss
-	// and reordering.
+	// WrapSocket, if set, stands between such a socket and L2TP or ESP, to test
+	// with loss and reordering.
 	WrapSocket func(Socket) Socket
 
 	Log *slog.Logger // nil: discard
@@ -60,6 +69,11 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	if !c.Listen.IsValid() {
 		c.Listen = netip.MustParseAddrPort("127.0.0.1:0")
+	}
+	for _, listen := range []*netip.AddrPort{&c.ListenIKE, &c.ListenESP} {
+		if !listen.IsValid() {
+			*listen = netip.MustParseAddrPort("127.0.0.1:0")
+		}
 	}
 	if !c.ListenPPTP.IsValid() {
 		c.ListenPPTP = netip.MustParseAddrPort("127.0.0.1:0")
@@ -83,11 +97,13 @@ func (c Config) withDefaults() Config {
 type Server struct {
 	config   Config
 	lns      *lns
-	pac      *pac // nil without a GRE socket
+	secure   *secureLNS // nil without a key for IPsec
+	pac      *pac       // nil without a GRE socket
 	pool     pool
 	router   *router
 	network  *stack.Stack
 	intranet *intranet
+	spoofed  atomic.Uint64 // packets whose source is not their client's
 
 	// feed keeps the private network's inbound side to one goroutine at a time,
 	// as its stack demands; the carriers' loops take turns.
@@ -102,6 +118,9 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 		if s.lns != nil {
 			s.lns.shut()
 		}
+		if s.secure != nil {
+			s.secure.shut()
+		}
 		if s.pac != nil {
 			s.pac.shut()
 		} else if c.GRE != nil {
@@ -110,6 +129,10 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 		return nil, err
 	}
 	go s.lns.run(c.Log)
+	if s.secure != nil {
+		s.secure.reads.Go(s.secure.readPlain)
+		go s.secure.run(c.Log)
+	}
 	if s.pac != nil {
 		s.pac.accepts.Go(s.pac.accept)
 		go s.pac.run(c.Log)
@@ -120,6 +143,11 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 func (s *Server) open(ctx context.Context) (err error) {
 	if s.lns, err = openLNS(ctx, s); err != nil {
 		return err
+	}
+	if ike := s.config.IPsec.IKE; len(ike.PSK) > 0 || ike.FindPSK != nil || len(ike.Certificates) > 0 {
+		if s.secure, err = openSecureLNS(ctx, s); err != nil {
+			return err
+		}
 	}
 	if s.config.GRE != nil {
 		if s.pac, err = openPAC(ctx, s); err != nil {
@@ -154,6 +182,22 @@ const privateMTU = 1400
 // Addr returns the address and UDP port for L2TP.
 func (s *Server) Addr() netip.AddrPort { return s.lns.local }
 
+// IKEAddr returns the address and UDP port where IKE begins; it is not valid if IPsec is not served.
+func (s *Server) IKEAddr() netip.AddrPort {
+	if s.secure == nil {
+		return netip.AddrPort{}
+	}
+	return s.secure.plain.LocalAddr()
+}
+
+// ESPAddr returns the address and UDP port where IKE goes on and ESP goes; it is not valid if IPsec is not served.
+func (s *Server) ESPAddr() netip.AddrPort {
+	if s.secure == nil {
+		return netip.AddrPort{}
+	}
+	return s.secure.local
+}
+
 // PPTPAddr returns the address and TCP port for PPTP; it is not valid if PPTP is not served.
 func (s *Server) PPTPAddr() netip.AddrPort {
 	if s.pac == nil {
@@ -165,12 +209,24 @@ func (s *Server) PPTPAddr() netip.AddrPort {
 // Private returns the addresses of the private network.
 func (s *Server) Private() []netip.Addr { return s.config.Private }
 
+// Stats counts packets that were dropped.
+type Stats struct {
+	Spoofed    uint64 // from a client, with a source that is not its own
+	Unroutable uint64 // from the private network, for no client
+}
+
+// Stats returns the counters.
+func (s *Server) Stats() Stats {
+	return Stats{Spoofed: s.spoofed.Load(), Unroutable: s.router.unroutable.Load()}
+}
+
 // Close says goodbye to all clients (StopCCN, Stop-Control-Connection-Request),
 // waits until ctx ends for their answers, and ends the server.
 func (s *Server) Close(ctx context.Context) error {
 	var group sync.WaitGroup
-	errs := make([]error, 2)
-	for i, e := range s.entrances() {
+	entrances := s.entrances()
+	errs := make([]error, len(entrances))
+	for i, e := range entrances {
 		group.Go(func() { errs[i] = e.close(ctx) })
 	}
 	group.Wait()
@@ -187,10 +243,14 @@ func (s *Server) Kill() {
 }
 
 func (s *Server) entrances() []*entrance {
-	if s.pac == nil {
-		return []*entrance{&s.lns.entrance}
+	all := []*entrance{&s.lns.entrance}
+	if s.secure != nil {
+		all = append(all, &s.secure.entrance)
 	}
-	return []*entrance{&s.lns.entrance, &s.pac.entrance}
+	if s.pac != nil {
+		all = append(all, &s.pac.entrance)
+	}
+	return all
 }
 
 // password looks a login up, in a time that does not depend on the logins.
