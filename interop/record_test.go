@@ -3,11 +3,14 @@
 package interop
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,13 +18,17 @@ import (
 )
 
 // Records the conversations that package transcript replays. Only with
-// INTEROP_RECORD=1, as a recording is a part of the project that changes with
-// the engines only.
+// INTEROP_RECORD=1, or the beginning of the names to record, as a recording is a
+// part of the project that changes with the engines only.
 func TestRecordConversations(t *testing.T) {
-	if os.Getenv("INTEROP_RECORD") == "" {
+	wanted := os.Getenv("INTEROP_RECORD")
+	if wanted == "" {
 		t.Skip("set INTEROP_RECORD=1 to record")
 	}
 	for _, c := range transcript.Cases() {
+		if wanted != "1" && !strings.HasPrefix(c.Name, wanted) {
+			continue
+		}
 		t.Run(c.Name, func(t *testing.T) {
 			text := record(t, c)
 			if err := os.WriteFile(filepath.Join("transcript", "testdata", c.Name+".txt"), text, 0o644); err != nil {
@@ -34,19 +41,12 @@ func TestRecordConversations(t *testing.T) {
 // record holds one conversation: until the network is up or has failed, half a
 // second of what comes then, and the end.
 func record(t *testing.T, c transcript.Case) []byte {
-	addr := netip.AddrPortFrom(netip.MustParseAddr(server(c.Server)), 1701)
-	socket, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(addr))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer socket.Close()
-	client := transcript.NewClient(c, addr, time.Now())
-	client.Send = func(datagram []byte) { socket.Write(datagram) }
+	events := make(chan event)
+	client := openClient(t, c, events)
 	client.Open(time.Now())
 
 	giveUp := time.Now().Add(60 * time.Second)
 	var closeAt time.Time
-	buf := make([]byte, 65536)
 	for !client.Idle() && time.Now().Before(giveUp) {
 		if client.Up && closeAt.IsZero() {
 			closeAt = time.Now().Add(500 * time.Millisecond)
@@ -57,22 +57,75 @@ func record(t *testing.T, c transcript.Case) []byte {
 				deadline = d
 			}
 		}
-		socket.SetReadDeadline(deadline)
-		n, err := socket.Read(buf)
-		now := time.Now()
-		switch {
-		case err == nil:
-			client.Receive(now, buf[:n])
-		case !errors.Is(err, os.ErrDeadlineExceeded):
-			t.Fatal(err)
-		case !closeAt.IsZero() && !client.Closing && !now.Before(closeAt):
-			client.Close(now)
-		default:
-			client.Tick(now)
+		select {
+		case e := <-events:
+			if e.control {
+				client.Hear(time.Now(), e.data)
+			} else {
+				client.Receive(time.Now(), e.data)
+			}
+		case <-time.After(time.Until(deadline)):
+			if now := time.Now(); !closeAt.IsZero() && !client.Closing && !now.Before(closeAt) {
+				client.Close(now)
+			} else {
+				client.Tick(now)
+			}
 		}
 	}
 	if !client.Idle() {
 		t.Error("the conversation did not end")
 	}
 	return client.Transcript()
+}
+
+// An event is something that came from the server.
+type event struct {
+	control bool // over PPTP's control connection
+	data    []byte
+}
+
+// openClient returns a client whose sockets are open; what they receive are events.
+func openClient(t *testing.T, c transcript.Case, events chan<- event) *transcript.Client {
+	t.Helper()
+	host := netip.MustParseAddr(server(c.Server))
+	if c.PPTP == nil {
+		client := transcript.NewClient(c, netip.AddrPortFrom(host, 1701), time.Now())
+		client.Send = listenTo(t, "udp4", net.JoinHostPort(host.String(), "1701"), func(b []byte) event { return event{data: b} }, events)
+		return client
+	}
+	client := transcript.NewClient(c, netip.AddrPortFrom(host, 1723), time.Now())
+	client.Send = listenTo(t, "ip4:47", host.String(), func(b []byte) event { return event{data: b} }, events)
+	client.Say = listenTo(t, "tcp4", net.JoinHostPort(host.String(), "1723"), func(b []byte) event { return event{true, b} }, events)
+	return client
+}
+
+// listenTo opens a connection whose reads become events until the test ends, and returns how to write to it.
+func listenTo(t *testing.T, network, address string, made func([]byte) event, events chan<- event) (write func([]byte)) {
+	t.Helper()
+	conn, err := net.Dial(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	read := conn.Read
+	if raw, ok := conn.(*net.IPConn); ok { // whose Read leaves the IP header on
+		read = func(b []byte) (int, error) { n, _, err := raw.ReadFrom(b); return n, err }
+	}
+	go func() {
+		buf := make([]byte, 65536)
+		for {
+			n, err := read(buf)
+			if n > 0 {
+				select {
+				case events <- made(bytes.Clone(buf[:n])):
+				case <-t.Context().Done():
+					return
+				}
+			}
+			if err != nil && !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ENOPROTOOPT) {
+				return
+			}
+		}
+	}()
+	return func(b []byte) { conn.Write(b) }
 }

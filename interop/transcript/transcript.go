@@ -7,10 +7,12 @@
 // start in nanoseconds:
 //
 //	open  0                 the client dials
-//	in    1203345 c802...   a datagram came
+//	in    1203345 c802...   a datagram came, or with PPTP a GRE packet
+//	hear  1203345 009c...   bytes came over PPTP's control connection
 //	tick  500000000         a deadline of the client passed
 //	close 700000000         the client was told to close
-//	out   c802...           a datagram that the step above made the client send
+//	out   c802...           a datagram or GRE packet that the step above made the client send
+//	say   009c...           what it made the client write to the control connection
 //	up    10.99.14.10 ...   the network came up in the step above
 //	down  ppp: link closed  the link ended in the step above
 package transcript
@@ -22,13 +24,16 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"gateway/internal/carrier"
 	"gateway/ppp"
+	"gateway/ppp/mppe"
 	"gateway/tunnel/l2tp"
+	"gateway/tunnel/pptp"
 )
 
 // A Case is a conversation: a server of the lab, and how our client talks to it.
@@ -36,6 +41,7 @@ type Case struct {
 	Name   string
 	Server int // the last number of its address in the lab
 	L2TP   l2tp.Config
+	PPTP   *pptp.Config // nil: it is L2TP
 	PPP    ppp.Config
 }
 
@@ -63,25 +69,51 @@ func Cases() []Case {
 		{Name: "l2tp-not-allowed", Server: 11, PPP: alice()},
 		{Name: "l2tp-wrong-secret", Server: 21, L2TP: l2tp.Config{Secret: []byte("wrong")}, PPP: alice()},
 		{Name: "bad-l2tp-lossy", Server: 51, PPP: alice()},
+
+		{Name: "pptp-mppe128", Server: 41, PPTP: new(pptp.Config), PPP: encrypted(mppe.Policy{})},
+		{Name: "pptp-pap", Server: 42, PPTP: new(pptp.Config), PPP: alice(ppp.AuthPAP)},
+		{Name: "pptp-mppe40", Server: 44, PPTP: new(pptp.Config), PPP: encrypted(mppe.Policy{MinKeyBits: 40})},
+		{Name: "pptp-mppe128-stateful", Server: 45, PPTP: new(pptp.Config), PPP: encrypted(mppe.Policy{Stateful: true})},
+		{Name: "pptp-mschap1-mppe128", Server: 46, PPTP: new(pptp.Config), PPP: encrypted(mppe.Policy{}, ppp.AuthMSCHAP)},
+		{Name: "pptp-eap-md5", Server: 49, PPTP: new(pptp.Config), PPP: alice(ppp.AuthEAPMD5)},
+		{Name: "pptp-wrong-password", Server: 41, PPTP: new(pptp.Config), PPP: ppp.Config{Username: "alice", Password: "wrong"}},
+		{Name: "bad-pptp-lossy", Server: 52, PPTP: new(pptp.Config), PPP: encrypted(mppe.Policy{})},
+		{Name: "l2tp-mppe128", Server: 18, PPP: encrypted(mppe.Policy{})},
 	}
 }
 
-// A Client is our side of a conversation: an L2TP tunnel with one session and
-// PPP, and no network above it. Each step appends its outcome to the transcript.
-type Client struct {
-	server netip.AddrPort
-	config ppp.Config
-	engine *carrier.L2TP
-	link   *carrier.Link
-	start  time.Time
-	Next   time.Time // when Tick is due; zero: never
+// encrypted demands MPPE.
+func encrypted(p mppe.Policy, methods ...ppp.AuthMethod) ppp.Config {
+	c := alice(methods...)
+	p.Encryption = mppe.Require
+	c.CCP = p
+	return c
+}
 
-	// Send, if set, is called with each datagram that the client sends.
-	Send func(datagram []byte)
+// A Client is our side of a conversation: a tunnel with one session and PPP, and
+// no network above it. Each step appends its outcome to the transcript.
+type Client struct {
+	server   netip.AddrPort
+	config   ppp.Config
+	engine   carrier.Engine // *carrier.L2TP or *carrier.PPTP
+	endpoint endpoint
+	control  *pptp.Connection // nil with L2TP
+	link     *carrier.Link
+	start    time.Time
+	Next     time.Time // when Tick is due; zero: never
+
+	// Send and Say, if set, are called with each datagram or GRE packet that the
+	// client sends, and with what it writes to the control connection.
+	Send, Say func([]byte)
 
 	transcript         bytes.Buffer
 	now                time.Time // of the step
 	Up, Closing, Ended bool
+}
+
+type endpoint interface {
+	Close(now time.Time) (next time.Time)
+	Idle() bool
 }
 
 // NewClient returns a client that has not dialed yet. Its randomness is that of
@@ -90,9 +122,18 @@ func NewClient(c Case, server netip.AddrPort, start time.Time) *Client {
 	var seed [32]byte
 	copy(seed[:], c.Name)
 	random := rand.NewChaCha8(seed)
-	c.L2TP.Random, c.PPP.Random = random, random
+	c.PPP.Random = random
 	client := &Client{server: server, config: c.PPP, start: start}
-	client.engine = carrier.NewL2TP(c.L2TP, client)
+	if c.PPTP != nil {
+		config := *c.PPTP
+		config.Random = random
+		engine := carrier.NewPPTP(config, packets{client})
+		client.engine, client.endpoint = engine, engine.Endpoint()
+		return client
+	}
+	c.L2TP.Random = random
+	engine := carrier.NewL2TP(c.L2TP, client)
+	client.engine, client.endpoint = engine, engine.Endpoint()
 	return client
 }
 
@@ -111,11 +152,23 @@ func (c *Client) step(what string, now time.Time, data []byte) {
 // Open dials.
 func (c *Client) Open(now time.Time) {
 	c.step("open", now, nil)
-	c.engine.Endpoint().Dial(now, c.server, (*tunnelHandler)(c))
+	switch e := c.endpoint.(type) {
+	case *l2tp.Endpoint:
+		e.Dial(now, c.server, (*tunnelHandler)(c))
+	case *pptp.Endpoint:
+		c.control = e.Dial(now, c.server.Addr(), control{c}, (*connectionHandler)(c))
+	}
 	c.Next = c.engine.Advance(now)
 }
 
-// Receive takes a datagram of the server.
+// Hear takes bytes of the server's side of the control connection.
+func (c *Client) Hear(now time.Time, b []byte) {
+	c.step("hear", now, b)
+	c.control.ReceiveControl(now, bytes.Clone(b))
+	c.Next = c.engine.Advance(now)
+}
+
+// Receive takes a datagram or GRE packet of the server.
 func (c *Client) Receive(now time.Time, datagram []byte) {
 	c.step("in", now, datagram)
 	c.engine.Receive(now, c.server, [][]byte{bytes.Clone(datagram)})
@@ -137,7 +190,27 @@ func (c *Client) Close(now time.Time) {
 }
 
 // Idle reports whether everything is over and acknowledged.
-func (c *Client) Idle() bool { return c.Ended && c.engine.Endpoint().Idle() }
+func (c *Client) Idle() bool { return c.Ended && c.endpoint.Idle() }
+
+// control is where the client writes control messages.
+type control struct{ *Client }
+
+func (c control) Write(b []byte) (int, error) {
+	c.note("say", hex.EncodeToString(b))
+	if c.Say != nil {
+		c.Say(b)
+	}
+	return len(b), nil
+}
+
+// packets is where the client sends GRE packets (pptp.GREWriter).
+type packets struct{ *Client }
+
+func (p packets) WritePackets(packets [][]byte, offset int, _ netip.Addr) error {
+	return p.WriteDatagrams(packets, offset, netip.AddrPort{})
+}
+
+func (p packets) MTU(netip.Addr) int { return 1480 }
 
 // WriteDatagrams notes what the client sends (l2tp.DatagramWriter).
 func (c *Client) WriteDatagrams(datagrams [][]byte, offset int, _ netip.AddrPort) error {
@@ -158,7 +231,7 @@ func (c *Client) MTU(netip.AddrPort) int { return 1472 }
 type tunnelHandler Client
 
 func (h *tunnelHandler) TunnelUp(now time.Time, t *l2tp.Tunnel) {
-	link, err := h.engine.OpenLink(now, t, h.config, network{(*Client)(h)})
+	link, err := h.engine.(*carrier.L2TP).OpenLink(now, t, h.config, network{(*Client)(h)})
 	if err != nil {
 		(*Client)(h).end(err)
 	}
@@ -168,6 +241,22 @@ func (h *tunnelHandler) TunnelUp(now time.Time, t *l2tp.Tunnel) {
 func (h *tunnelHandler) TunnelDown(_ time.Time, err error) { (*Client)(h).end(err) }
 
 func (h *tunnelHandler) AcceptSession(time.Time, *l2tp.Session) (l2tp.SessionHandler, error) {
+	return nil, fmt.Errorf("no call is expected")
+}
+
+type connectionHandler Client
+
+func (h *connectionHandler) ConnectionUp(now time.Time, k *pptp.Connection) {
+	link, err := h.engine.(*carrier.PPTP).OpenLink(now, k, h.config, network{(*Client)(h)})
+	if err != nil {
+		(*Client)(h).end(err)
+	}
+	h.link = link
+}
+
+func (h *connectionHandler) ConnectionDown(_ time.Time, err error) { (*Client)(h).end(err) }
+
+func (h *connectionHandler) AcceptCall(time.Time, *pptp.Call) (pptp.CallHandler, error) {
 	return nil, fmt.Errorf("no call is expected")
 }
 
@@ -183,14 +272,22 @@ type network struct{ client *Client }
 
 func (n network) Up(p ppp.Params) {
 	n.client.Up = true
-	n.client.note("up", fmt.Sprint(p.Local, " ", p.Remote, " ", p.DNS, " ipv6=", p.IPv6, " mtu=", p.MTU, " auth=", p.Auth))
+	n.client.note("up", fmt.Sprint(p.Local, " ", p.Remote, " ", p.DNS, " ipv6=", p.IPv6, " mtu=", p.MTU, " auth=", p.Auth, encryption(p)))
+}
+
+// encryption is empty without any, so that older recordings hold.
+func encryption(p ppp.Params) string {
+	if p.Encryption == "" {
+		return ""
+	}
+	return " encryption=" + p.Encryption
 }
 
 func (n network) HandlePackets([][]byte) {}
 
 func (n network) Down(err error) {
 	n.client.end(err)
-	n.client.engine.Endpoint().Close(n.client.now)
+	n.client.endpoint.Close(n.client.now)
 }
 
 // Replay gives a client the steps of a transcript and returns the transcript
@@ -204,7 +301,7 @@ func Replay(c Case, server netip.AddrPort, transcript []byte) ([]byte, error) {
 		if len(fields) < 2 {
 			return nil, fmt.Errorf("transcript: line %d: %q", line, scanner.Text())
 		}
-		if fields[0] == "out" || fields[0] == "up" || fields[0] == "down" {
+		if slices.Contains([]string{"out", "say", "up", "down"}, fields[0]) {
 			continue // an outcome
 		}
 		at, err := strconv.ParseInt(fields[1], 10, 64)
@@ -219,12 +316,16 @@ func Replay(c Case, server netip.AddrPort, transcript []byte) ([]byte, error) {
 			client.Tick(now)
 		case "close":
 			client.Close(now)
-		case "in":
-			datagram, err := hex.DecodeString(fields[len(fields)-1])
+		case "in", "hear":
+			data, err := hex.DecodeString(fields[len(fields)-1])
 			if err != nil {
 				return nil, fmt.Errorf("transcript: line %d: %w", line, err)
 			}
-			client.Receive(now, datagram)
+			if fields[0] == "hear" {
+				client.Hear(now, data)
+			} else {
+				client.Receive(now, data)
+			}
 		default:
 			return nil, fmt.Errorf("transcript: line %d: unknown step %q", line, fields[0])
 		}
