@@ -4,6 +4,7 @@ package interop
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -17,10 +18,10 @@ import (
 // The tests run inside the lab's network namespace, where they and the program
 // under test share the loopback interface. So the test binary, which starts
 // outside, brings up the lab, builds the program, and runs itself again inside.
-const (
-	insideEnv = "INTEROP_INSIDE" // the directory with the built program
-	namespace = "/run/netns/vpnlab-client"
-)
+const insideEnv = "INTEROP_INSIDE" // the directory with the built program
+
+// namespace is where the lab's clients are.
+var namespace = "/run/netns/" + cmp.Or(os.Getenv("VPNLAB_NETNS"), "vpnlab-client")
 
 func TestMain(m *testing.M) {
 	if os.Getenv(insideEnv) != "" {
