@@ -48,7 +48,7 @@ func TestIPsecServers(t *testing.T) {
 		{"another inner port", 31, settings{"l2tp.local_port": 40000}, "aes256-sha256-modp2048", "aes256-sha256"},
 		{"server that renews", 34, nil, "aes256-sha256-modp2048", ""},
 		{"aggressive mode", 35, settings{"ipsec.aggressive": true}, "", ""},
-		{"ECP, AES-GCM and PFS", 36, nil, "aes256-sha384-ecp384", "aes256gcm16"},
+		{"ECP, AES-GCM and PFS", 36, nil, "aes256-sha256-ecp384", "aes256gcm16"},
 		{"lossy link", 55, nil, "aes256-sha256-modp2048", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -241,8 +241,9 @@ func checkEcho(t *testing.T, p *program, length time.Duration) {
 func TestIPsecDeadPeer(t *testing.T) {
 	p := run(t, server(33), alice, secure(settings{"ipsec.dpd_interval": "3s", "ppp.echo_interval": "0", "l2tp.hello_interval": "0",
 		"reconnect.attempts": 1})).waitReady()
-	onServer(t, "iptables-legacy -t raw -I PREROUTING -d 10.77.0.33 -j DROP")
-	t.Cleanup(func() { onServer(t, "iptables-legacy -t raw -D PREROUTING -d 10.77.0.33 -j DROP") })
+	const frozen = "iptables-legacy -t raw -%[1]s PREROUTING -d 10.77.0.33 -j DROP; iptables-legacy -t raw -%[1]s OUTPUT -s 10.77.0.33 -j DROP"
+	onServer(t, fmt.Sprintf(frozen, "I"))
+	t.Cleanup(func() { onServer(t, fmt.Sprintf(frozen, "D")) })
 	start := time.Now()
 	if code := p.waitExit(time.Minute); code != exitLinkLost {
 		t.Errorf("exit code %d\n%s", code, p.log())

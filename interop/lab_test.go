@@ -77,7 +77,7 @@ func outside() (code int, err error) {
 // onServer runs a script as root on the lab's server.
 func onServer(t *testing.T, script string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute) // cleanups call it, too
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "lab/on-server", script)
 	cmd.WaitDelay = time.Second
