@@ -89,7 +89,9 @@ func (w *world) launch(from, to netip.AddrPort, datagram []byte) {
 // there is.
 func (w *world) inspect(from, to netip.AddrPort, d []byte) {
 	w.seen++
-	isIKE := func(m []byte) bool { return len(m) >= 28 && m[17] == 0x10 && binary.BigEndian.Uint32(m[24:]) <= uint32(len(m)) }
+	isIKE := func(m []byte) bool {
+		return len(m) >= 28 && m[17] == 0x10 && binary.BigEndian.Uint32(m[24:]) <= uint32(len(m))
+	}
 	receiver := w.server
 	if to == clientAddr {
 		receiver = w.client
