@@ -11,6 +11,7 @@ import (
 
 // The exit codes of docs/exit-codes.md.
 const (
+	exitPrivilege      = 3
 	exitUnreachable    = 4
 	exitNegotiation    = 5
 	exitAuthentication = 6

@@ -144,7 +144,7 @@ func checkUpload(t *testing.T, p *program, n int64) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(5 * time.Minute))
+	conn.SetDeadline(time.Now().Add(transferLimit(n)))
 	sum := sha256.New()
 	if _, err := io.CopyN(io.MultiWriter(conn, sum), rand.New(rand.NewSource(7)), n); err != nil {
 		t.Fatal(err)
@@ -166,27 +166,7 @@ func checkUpload(t *testing.T, p *program, n int64) {
 func TestL2TPLossyTransfer(t *testing.T) {
 	p := run(t, server(51), alice, nil).waitReady()
 	checkUpload(t, p, 2<<20)
-	// The same bytes back: the echo service.
-	dialer, err := socks.SOCKS5("tcp", p.proxy("socks5"), nil, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := dialer.Dial("tcp", net.JoinHostPort("intranet.example", "7"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(3 * time.Minute))
-	const size = 1 << 20
-	go io.CopyN(conn, rand.New(rand.NewSource(8)), size)
-	want, got := sha256.New(), sha256.New()
-	io.CopyN(want, rand.New(rand.NewSource(8)), size)
-	if _, err := io.CopyN(got, conn, size); err != nil {
-		t.Fatal(err)
-	}
-	if string(got.Sum(nil)) != string(want.Sum(nil)) {
-		t.Error("the echo differs")
-	}
+	checkEcho(t, p, 1<<20) // and back
 }
 
 // The programs that users put in front of the proxies.

@@ -38,11 +38,23 @@ func unprivileged(command ...string) []string {
 		"--inh-caps=-all", "--bounding-set=-all", "--"}, command...)
 }
 
+// withNetRaw runs a command as nobody with CAP_NET_RAW alone, as PPTP needs it.
+func withNetRaw(command ...string) []string {
+	return append([]string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs",
+		"--inh-caps=-all,+net_raw", "--ambient-caps=-all,+net_raw", "--bounding-set=-all,+net_raw", "--"}, command...)
+}
+
 // settings are keys and values of the tunnel, e.g. "ppp.auth".
 type settings map[string]any
 
 // run starts the program with one tunnel to a server of the lab.
 func run(t *testing.T, server string, who login, tunnel settings) *program {
+	t.Helper()
+	return runAs(t, unprivileged, server, who, tunnel)
+}
+
+// runAs is run as another user. files are passed on as descriptors 4 and up.
+func runAs(t *testing.T, as func(...string) []string, server string, who login, tunnel settings, files ...*os.File) *program {
 	t.Helper()
 	config := fmt.Sprintf("[log]\nformat = \"json\"\nlevel = \"debug\"\n[proxy]\nsocks5 = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n"+
 		"[[tunnel]]\nname = \"lab\"\nserver = %q\nusername = %s\npassword = %s\n", server, quote(who.name), quote(who.password))
@@ -52,7 +64,7 @@ func run(t *testing.T, server string, who login, tunnel settings) *program {
 	for key, value := range tunnel {
 		config += fmt.Sprintf("%s = %s\n", key, quote(value)) // dotted keys stay below the tunnel
 	}
-	return runConfig(t, config)
+	return runConfig(t, as, config, files...)
 }
 
 // quote writes a TOML value. TOML's basic strings and arrays are JSON's.
@@ -64,7 +76,7 @@ func quote(value any) string {
 	return strings.NewReplacer(`\u0026`, "&", `\u003c`, "<", `\u003e`, ">").Replace(string(b))
 }
 
-func runConfig(t *testing.T, config string) *program {
+func runConfig(t *testing.T, as func(...string) []string, config string, files ...*os.File) *program {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "gateway-config")
 	if err != nil {
@@ -80,10 +92,10 @@ func runConfig(t *testing.T, config string) *program {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close() })
-	command := unprivileged(filepath.Join(os.Getenv(insideEnv), "gateway"), "run", "-c", file, "--ready-fd", "3")
+	command := as(filepath.Join(os.Getenv(insideEnv), "gateway"), "run", "-c", file, "--ready-fd", "3")
 	p := &program{t: t, cmd: exec.Command(command[0], command[1:]...), ready: r,
 		news: make(chan struct{}, 1), exited: make(chan struct{}), proxies: make(map[string]string)}
-	p.cmd.ExtraFiles = []*os.File{w}
+	p.cmd.ExtraFiles = append([]*os.File{w}, files...)
 	log, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

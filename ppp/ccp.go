@@ -27,7 +27,7 @@ type ccp struct {
 	asked     bool      // the peer's last Configure-Request has the option
 	heard     mppe.Bits // what it asks for, as far as we would take it
 	offered   mppe.Bits // what of it we acknowledge; 0: nothing
-	denied    bool      // the peer wants encryption that we do not
+	denied    bool      // it wants encryption that we do not
 
 	// What was agreed upon; nil: packets go as they are.
 	encoder       *mppe.Encoder
@@ -91,7 +91,7 @@ func (c *ccp) appendRequest(dst []byte) []byte {
 	return mppe.AppendOption(dst, c.requested)
 }
 
-func (c *ccp) beginRequest() { c.asked, c.heard, c.offered = false, 0, 0 }
+func (c *ccp) beginRequest() { c.asked, c.heard, c.offered, c.denied = false, 0, 0, false }
 
 func (c *ccp) judge(o option) (verdict, []byte) {
 	bits, err := mppe.ParseOption(appendOption(nil, o))
@@ -175,6 +175,11 @@ func (c *ccp) settled() bool {
 	return !c.requested.Encrypts() && !c.heard.Encrypts() // nobody wants encryption any more
 }
 
+// possible tells whether packets may ever be encrypted or compressed in this negotiation.
+func (c *ccp) possible() bool {
+	return c.policy.Encryption != mppe.Deny || c.policy.Compression != mppe.Deny
+}
+
 // disputed tells whether the two ends differ about encryption, so that the end of the link is to be blamed on it.
 func (c *ccp) disputed() bool {
 	return c.state != stateOpened && (!c.settled() || c.denied && (c.running() || !c.session.rx.open()))
@@ -198,6 +203,7 @@ func (c *ccp) receiveCode(now time.Time, p controlPacket) bool {
 	switch p.code {
 	case codeResetRequest:
 		if c.state == stateOpened && c.resets.allow(now, resetBurst, resetInterval) {
+			c.session.counters.resetAcks.Add(1)
 			c.session.tx.restart(c.protocol, appendControlPacket(nil, controlPacket{code: codeResetAck, id: p.id}))
 		}
 	case codeResetAck: // the packet that follows says by itself that it begins anew (RFC 2118 section 2.3, RFC 3078 section 4.2)
@@ -239,6 +245,8 @@ func (c *ccp) up(now time.Time) {
 	}
 	if c.send.Encrypts() && c.receive.Encrypts() {
 		c.encrypted, c.policy.Encryption = true, mppe.Require
+		c.session.ipcp.hasten(now) // some peers (pppd) were deaf to it until now
+		c.session.ipv6cp.hasten(now)
 	}
 	c.log.Info("CCP is open", "encryption", c.encryption(), "compression", c.compression())
 	c.session.networkChanged(now, false)

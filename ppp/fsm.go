@@ -146,6 +146,14 @@ func (a *automaton) running() bool {
 	return a.state >= stateReqSent && a.state <= stateOpened
 }
 
+// hasten repeats an unanswered Configure-Request at once. It does so only while the peer cannot be open: it would take the
+// repetition for a new negotiation.
+func (a *automaton) hasten(now time.Time) {
+	if a.state == stateReqSent && !a.answered {
+		a.deadline = now
+	}
+}
+
 // advance lets the Restart timer expire.
 func (a *automaton) advance(now time.Time) {
 	if a.deadline.IsZero() || now.Before(a.deadline) {

@@ -78,6 +78,9 @@ func (s *Session) keylessLogin() error {
 	if !required || protocol > authProtoCHAPMD5 {
 		return nil
 	}
+	if s.lcp.refusedAuth != nil { // we refused what the server wants, and it gave in
+		return s.explainLogin(authDemandError(s.lcp.refusedAuth))
+	}
 	return encryptionError("login by "+protocol.String(), &mppe.Error{Reason: mppe.NoKeys})
 }
 
@@ -247,10 +250,11 @@ func (s *Session) wantedMRU() int {
 	return max(minMRU, min(defaultMRU, s.link.MTU()-frameHeader))
 }
 
-// mtu is the largest packet in bytes that the peer takes, the carrier holds and the configuration allows.
+// mtu is the largest packet in bytes that the peer takes, the carrier holds and the configuration allows. There is room
+// for MPPE or MPPC as soon as they are possible: CCP may open late, and the network above is not to shrink then.
 func (s *Session) mtu() int {
 	mtu := min(s.lcp.peerMRU, s.link.MTU()-frameHeader, s.wantedMRU())
-	if s.ccp.encoder != nil {
+	if s.ccp.possible() {
 		mtu -= compressedHeader + compressedProtocol
 	}
 	return mtu

@@ -24,6 +24,7 @@ type Stats struct {
 	Lost          uint64 // encrypted or compressed packets in, unreadable because one before them was lost
 	Garbled       uint64 // encrypted or compressed packets in, that made no sense
 	ResetRequests uint64 // sent, to begin anew after a loss
+	ResetAcks     uint64 // sent, in answer to those of the peer
 }
 
 // counters are the same for concurrent use.
@@ -31,7 +32,8 @@ type counters struct {
 	framesIn, bytesIn, framesOut, bytesOut              atomic.Uint64
 	malformed, notOpen, notOpenOut, outOfPhase, tooLong atomic.Uint64
 	unsupported, linkErrors                             atomic.Uint64
-	unencrypted, late, lost, garbled, resetRequests     atomic.Uint64
+	unencrypted, late, lost, garbled                    atomic.Uint64
+	resetRequests, resetAcks                            atomic.Uint64
 }
 
 // undecoded counts a 00FD frame that gave no packet.
@@ -56,6 +58,6 @@ func (s *Session) Stats() Stats {
 		OutOfPhase: c.outOfPhase.Load(), Unsupported: c.unsupported.Load(),
 		TooLong: c.tooLong.Load(), LinkErrors: c.linkErrors.Load(),
 		Unencrypted: c.unencrypted.Load(), Late: c.late.Load(), Lost: c.lost.Load(), Garbled: c.garbled.Load(),
-		ResetRequests: c.resetRequests.Load(),
+		ResetRequests: c.resetRequests.Load(), ResetAcks: c.resetAcks.Load(),
 	}
 }

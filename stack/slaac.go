@@ -217,10 +217,10 @@ func (a *slaac) handlePacket(s *Stack, packet []byte) {
 	if a.iid == [8]byte{} || s.isClosed() {
 		return
 	}
-	a.stopSolicitingLocked()
 	for _, p := range ad.prefixes {
 		a.applyLocked(s, p)
 	}
+	a.stopSolicitingLocked() // after the addresses are there: dials wait for this
 	before := len(a.servers)
 	a.servers = slices.DeleteFunc(a.servers, func(server netip.Addr) bool { return slices.Contains(ad.noServers, server) })
 	changed := len(a.servers) != before

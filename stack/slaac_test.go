@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 )
 
 // advert makes a Router Advertisement (RFC 4861 section 4.2) with options appended as they are.
@@ -222,4 +223,24 @@ func TestPeersTalkOverLinkLocalAddresses(t *testing.T) {
 	a, b := pair(t, ipv6Config(), cb, nil)
 	c, d := connect(t, a, b, netip.MustParseAddr("fe80::b"))
 	transfer(t, c, d, randomBytes(100_000))
+}
+
+// A dial to an IPv6 address waits for the router's answer while none of our addresses can reach it.
+func TestDialsWaitForTheAdvertisedAddress(t *testing.T) {
+	var s slaac
+	if s.await(t.Context()) {
+		t.Error("it waits although nothing was asked")
+	}
+	s.mu.Lock()
+	s.settled = make(chan struct{})
+	s.solicitation = time.AfterFunc(time.Hour, func() {})
+	s.mu.Unlock()
+	waited := make(chan bool)
+	go func() { waited <- s.await(t.Context()) }()
+	s.mu.Lock()
+	s.stopSolicitingLocked()
+	s.mu.Unlock()
+	if <-waited; s.await(t.Context()) {
+		t.Error("it waits although all is settled")
+	}
 }

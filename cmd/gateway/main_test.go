@@ -7,12 +7,16 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"gateway/internal/config"
 	"gateway/internal/gateway"
+	"gateway/internal/gre"
+	"gateway/internal/grebroker"
 	"gateway/ppp"
 	"gateway/tunnel/l2tp"
+	"gateway/tunnel/pptp"
 )
 
 const minimal = "[[tunnel]]\nserver = 'vpn.example.com'\nusername = 'alice'\npassword = 'hunter2'\n"
@@ -51,6 +55,11 @@ func TestCommandLine(t *testing.T) {
 		{"any key by flag", "check --set tunnel.ppp.mru=9 -c " + good, nil, exitConfig, "", "tunnel.ppp.mru: 9 is out of range"},
 		{"secret by flag", "check --set tunnel.password=hunter2 -c " + good, nil, exitConfig, "", "tunnel.password: a secret does not belong on the command line"},
 		{"flag without value", "check --set tunnel.ppp.mru -c " + good, nil, exitConfig, "", "want KEY=VALUE"},
+		{"flag of PPTP", "check --protocol pptp --gre-fd 1 -c " + good, nil, exitConfig, "", "tunnel.pptp.gre_fd: 1 is out of range"},
+		{"both ways to a GRE socket", "check --protocol pptp --gre-fd 3 --gre-broker /run/gre -c " + good, nil, exitConfig, "", "use one"},
+		{"broker without a socket", "gre-broker", nil, exitConfig, "", "--socket is missing"},
+		{"broker for nobody", "gre-broker --socket x --group no-such-group", nil, exitConfig, "", "--group"},
+		{"demo of an unknown protocol", "demo --protocol ipx", nil, exitConfig, "", "l2tp"},
 		{"unknown flag", "check --bogus", nil, exitConfig, "", "unknown flag: --bogus"},
 		{"unknown command", "chekc", nil, exitConfig, "", `unknown command "chekc"`},
 		{"too many arguments", "check " + good, nil, exitConfig, "", "see gateway --help"},
@@ -99,6 +108,18 @@ func TestExitCodes(t *testing.T) {
 		"refused tunnel":   {&l2tp.PeerError{ResultCode: 2}, exitNegotiation},
 		"closed tunnel":    {&l2tp.PeerError{ResultCode: 6, WasUp: true}, exitPeerClosed},
 		"no common ground": {&ppp.NegotiationError{Protocol: "lcp"}, exitNegotiation},
+		"no GRE socket":    {fmt.Errorf("run: %w", &gre.PrivilegeError{Err: syscall.EPERM}), exitPrivilege},
+		"refusing broker":  {&grebroker.RefusedError{}, exitPrivilege},
+		"no broker":        {&grebroker.UnavailableError{Err: fs.ErrNotExist}, exitPrivilege},
+		"no GRE socket fd": {&gre.DescriptorError{}, exitPrivilege},
+		"GRE blocked":      {&pptp.LocalError{Kind: pptp.GREBlocked}, exitUnreachable},
+		"call refused":     {&pptp.PeerError{ResultCode: 7}, exitNegotiation},
+		"call ended":       {&pptp.PeerError{ResultCode: 3, WasUp: true}, exitPeerClosed},
+		"TCP closed":       {&pptp.LocalError{Kind: pptp.ConnectionLost, WasUp: true}, exitPeerClosed},
+		"TCP lost":         {&pptp.LocalError{Kind: pptp.ConnectionLost, WasUp: true, Err: syscall.ECONNRESET}, exitLinkLost},
+		"TCP not answered": {&pptp.LocalError{Kind: pptp.TimedOut}, exitUnreachable},
+		"echo of PPTP":     {&pptp.LocalError{Kind: pptp.NoAnswer}, exitLinkLost},
+		"not PPTP":         {&pptp.LocalError{Kind: pptp.Protocol}, exitNegotiation},
 		"listener":         {fmt.Errorf("%w: x", gateway.ErrListen), exitListener},
 	} {
 		if got := codeOf(test.err); got != test.want {

@@ -137,9 +137,9 @@ type PPP struct {
 	HashFullName bool `toml:"hash_full_name"`
 	// MPPE says how much encryption is wanted (RFC 3078). Ask Tunnel.Encryption what "auto" is.
 	MPPE         MPPEPolicy `toml:"mppe" default:"auto"`
-	MPPEMinBits  int        `toml:"mppe_min_bits" default:"128" range:"128,56,40"` // the shortest key that will do
-	MPPEStateful bool       `toml:"mppe_stateful"`                                 // take stateful mode, too, and ask for it
-	MPPC         MPPCPolicy `toml:"mppc" default:"allow"`                          // compression (RFC 2118)
+	MPPEMinKey   int        `toml:"mppe_min_key" default:"128" range:"128,56,40"` // the shortest key that will do
+	MPPEStateful bool       `toml:"mppe_stateful"`                                // take stateful mode, too, and ask for it
+	MPPC         MPPCPolicy `toml:"mppc" default:"allow"`                         // compression (RFC 2118)
 	// MRU is the largest packet that we ask the server to send, MTU the largest that we send; bytes, 0: computed.
 	MRU int `toml:"mru" range:"0,128..1500"`
 	MTU int `toml:"mtu" range:"0,128..1500"`

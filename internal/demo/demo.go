@@ -101,7 +101,7 @@ type protocol struct {
 	listens func(*vpnserver.Server) string
 	address func(*vpnserver.Server) netip.AddrPort
 	port    string // the environment variable of the server's port
-	up      string // what has come up
+	carrier string // what carries PPP
 }
 
 // Protocols returns those that can be shown.
@@ -114,13 +114,13 @@ var protocols = map[config.Protocol]protocol{
 		},
 		address: (*vpnserver.Server).IKEAddr,
 		port:    "GATEWAY_TUNNEL_IPSEC_PORT",
-		up:      "IKE Main Mode and Quick Mode, ESP, L2TP tunnel, session, LCP, IPCP",
+		carrier: "IKE Main Mode and Quick Mode, ESP, L2TP tunnel and session",
 	},
 	config.L2TPProtocol: {
 		listens: func(s *vpnserver.Server) string { return fmt.Sprintf("L2TP server listens on UDP %v", s.Addr()) },
 		address: (*vpnserver.Server).Addr,
 		port:    "GATEWAY_TUNNEL_L2TP_PORT",
-		up:      "L2TP tunnel, session, LCP, IPCP",
+		carrier: "L2TP tunnel and session",
 	},
 	config.PPTPProtocol: {
 		listens: func(s *vpnserver.Server) string {
@@ -128,7 +128,7 @@ var protocols = map[config.Protocol]protocol{
 		},
 		address: (*vpnserver.Server).PPTPAddr,
 		port:    "GATEWAY_TUNNEL_PPTP_PORT",
-		up:      "PPTP control connection, call, LCP, CCP (MPPE 128 bit), IPCP",
+		carrier: "PPTP control connection and call",
 	},
 }
 
@@ -216,7 +216,11 @@ func (d *demo) show(ctx context.Context, g *gateway.Gateway, ended chan error) e
 		return fmt.Errorf("demo: the tunnel did not come up: %w", context.Cause(ctx))
 	}
 	params, _ := g.Tunnels()[0].Params()
-	d.step("gateway", "tunnel is up: %s, login by %v; a TCP/IP stack in this process has the address %v", d.protocol().up, params.Auth, params.Local)
+	up := []string{d.protocol().carrier, "login by " + params.Auth.String()}
+	if params.Encryption != "" {
+		up = append(up, params.Encryption)
+	}
+	d.step("gateway", "tunnel is up: %s; a TCP/IP stack in this process has the address %v", strings.Join(up, ", "), params.Local)
 	for _, proxy := range []struct{ name, scheme string }{{"socks5", "socks5h"}, {"http", "http"}} {
 		through := &url.URL{Scheme: proxy.scheme, Host: g.Addr(proxy.name).String()}
 		if err := d.fetch(ctx, proxy.name, through); err != nil {

@@ -80,7 +80,7 @@ func TestListeners(t *testing.T) {
 		{"taken", "127.0.0.1:0", taken.Addr().String(), 0, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			g, err := New(load(t, "GATEWAY_PROXY_SOCKS5="+test.socks5, "GATEWAY_PROXY_HTTP="+test.http), Options{Log: slog.New(slog.DiscardHandler)})
+			g, err := New(load(t, "GATEWAY_PROXY_SOCKS5="+test.socks5, "GATEWAY_PROXY_HTTP="+test.http), Options{})
 			if test.fails {
 				if !errors.Is(err, ErrListen) {
 					t.Errorf("got %v", err)

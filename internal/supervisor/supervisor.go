@@ -80,19 +80,18 @@ func New(c Config) *Tunnel {
 // Name returns the tunnel's name.
 func (t *Tunnel) Name() string { return t.config.Name }
 
-// Ready is closed when the network is up for the first time.
-func (t *Tunnel) Ready() <-chan struct{} { return t.ready }
-
-// Params returns what PPP has negotiated, if the network is up.
+// Params returns what PPP has negotiated, and whether the network is up.
 func (t *Tunnel) Params() (p ppp.Params, up bool) {
 	t.mu.Lock()
-	conn := t.conn
-	t.mu.Unlock()
-	if conn == nil || conn.Ended() {
-		return ppp.Params{}, false
+	defer t.mu.Unlock()
+	if t.conn == nil || t.conn.Ended() {
+		return p, false
 	}
-	return conn.Params(), true
+	return t.conn.Params(), true
 }
+
+// Ready is closed when the network is up for the first time.
+func (t *Tunnel) Ready() <-chan struct{} { return t.ready }
 
 // Run dials and keeps the tunnel up until ctx ends, closes it properly and
 // returns nil. It returns the last failure if that is one that no repetition

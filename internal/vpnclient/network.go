@@ -132,7 +132,7 @@ func (n *Network) rebuild() {
 		go old.Close(errRenumbered) // it waits for the stack's goroutines, which may wait for this one
 	}
 	n.conn.config.Log.Info("network is up", "address", p.Local, "peer", p.Remote, "dns", config.DNS,
-		"ipv6", p.IPv6, "mtu", config.MTU, "auth", p.Auth.String())
+		"ipv6", p.IPv6, "mtu", config.MTU, "auth", p.Auth.String(), "encryption", p.Encryption, "compression", p.Compression)
 	n.upOnce.Do(func() { close(n.up) })
 }
 

@@ -52,8 +52,11 @@ func Judge(err error) Verdict {
 		}
 		return Refused
 	case errors.As(err, &closed):
-		if closed.During == "auth" {
+		switch closed.During {
+		case "auth":
 			return Refused
+		case "ccp", "ipcp":
+			return Disagreed
 		}
 		return PeerClosed
 	case errors.As(err, &silent):

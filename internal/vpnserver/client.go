@@ -20,7 +20,6 @@ type client struct {
 	subnet6 netip.Prefix // valid while IPV6CP is open
 	mtu     int
 	taken   [][]byte // HandlePackets' result, reused
-	spoofed uint64   // packets whose source is not the client's
 }
 
 // config returns the PPP settings of the client's link.
@@ -55,9 +54,9 @@ func (c *client) Up(p ppp.Params) {
 	if p.IPv6 && c.number != 0 {
 		c.subnet6 = c.server.pool.subnet6(c.number)
 	}
-	c.server.router.set(c.addr4, c.subnet6, &route{link: c.link.PPP(), mtu: p.MTU})
+	c.server.router.set(c.addr4, c.subnet6, c.link.PPP())
 	c.server.config.Log.Info("client is up", "client", c.from.String(), "user", p.Username, "auth", p.Auth.String(),
-		"address", c.addr4, "prefix", c.subnet6, "mtu", p.MTU)
+		"address", c.addr4, "prefix", c.subnet6, "mtu", p.MTU, "encryption", p.Encryption, "compression", p.Compression)
 }
 
 // HandlePackets gives the private network what the client may send.
@@ -70,7 +69,7 @@ func (c *client) HandlePackets(packets [][]byte) {
 		case c.subnet6.IsValid() && isSolicitation(packet):
 			c.advertise()
 		default:
-			c.spoofed++
+			c.server.spoofed.Add(1)
 		}
 	}
 	if len(c.taken) > 0 {

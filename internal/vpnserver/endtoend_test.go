@@ -267,15 +267,19 @@ func ownAddress(t *testing.T) netip.Addr {
 	panic("not reached")
 }
 
-// A badPath loses 5 % of what is sent, sends 2 % twice and holds 5 % back until
-// others have overtaken them.
+// A badPath loses some percent of what is sent, sends some twice and holds some
+// back until others have overtaken them.
 type badPath struct {
+	lost, twice, late int
+
 	mu   sync.Mutex
 	rand *rand.Rand
 	held [][]byte
 }
 
-func newBadPath(seed int64) *badPath { return &badPath{rand: rand.New(rand.NewSource(seed))} }
+func newBadPath(seed int64) *badPath {
+	return &badPath{lost: 5, twice: 2, late: 5, rand: rand.New(rand.NewSource(seed))}
+}
 
 // pass returns copies of what gets through.
 func (p *badPath) pass(packets [][]byte, offset int) (out [][]byte) {
@@ -284,10 +288,10 @@ func (p *badPath) pass(packets [][]byte, offset int) (out [][]byte) {
 	for _, d := range packets {
 		d = append([]byte(nil), d[offset:]...)
 		switch n := p.rand.Intn(100); {
-		case n < 5: // lost
-		case n < 7:
+		case n < p.lost:
+		case n < p.lost+p.twice:
 			out = append(out, d, d)
-		case n < 12:
+		case n < p.lost+p.twice+p.late:
 			p.held = append(p.held, d)
 		default:
 			out = append(out, d)
@@ -322,8 +326,8 @@ func (s *badSocket) WriteDatagrams(datagrams [][]byte, offset int, to netip.Addr
 func TestTransferOverBadCarrier(t *testing.T) {
 	const size = 16 << 20
 	// With a round trip of nothing, waiting for lost retransmissions would
-	// otherwise be all that this test does; and what is sent again is whole
-	// super-segments, which hardly ever arrive whole here.
+	// otherwise be all that this test does; with super-segments the stack
+	// recovers more slowly still under such loss (the cause is not known).
 	impatient := stack.Config{MinRTO: 5 * time.Millisecond, DisableGSO: true}
 	s := startServer(t, vpnserver.Config{WrapSocket: bad(1), Stack: impatient})
 	c := clientConfig(t, s, "alice")
@@ -339,11 +343,12 @@ func checkTransfer(t *testing.T, network *stack.Stack, size int64) {
 	t.Helper()
 	transport := &http.Transport{DialContext: network.DialContext}
 	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport}
+	client := &http.Client{Transport: transport, Timeout: wait}
 	response, err := client.Get("http://10.88.0.1/big")
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer response.Body.Close()
 	got, want := sha256.New(), sha256.New()
 	io.CopyN(want, vpnserver.BigFile(), size)
 	if _, err := io.CopyN(got, response.Body, size); err != nil {

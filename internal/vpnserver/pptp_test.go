@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/rand"
 	"net"
 	"net/netip"
 	"strconv"
@@ -17,6 +18,7 @@ import (
 	"gateway/internal/vpnclient"
 	"gateway/internal/vpnserver"
 	"gateway/ppp"
+	"gateway/ppp/mppe"
 	"gateway/stack"
 	"gateway/tunnel/pptp"
 )
@@ -101,6 +103,49 @@ func TestClientsOfBothProtocols(t *testing.T) {
 	}
 }
 
+// Every key length and mode of MPPE (RFC 3078), with MPPC below it (RFC 2118),
+// with the keys of each login that gives some (RFC 3079), over both protocols.
+func TestEncryption(t *testing.T) {
+	client := func(bits int, stateful bool, mppc mppe.Will) mppe.Policy {
+		return mppe.Policy{Encryption: mppe.Require, MinKeyBits: bits, Stateful: stateful, Compression: mppc}
+	}
+	server := func(bits int, stateful bool) mppe.Policy {
+		return mppe.Policy{Encryption: mppe.Allow, MinKeyBits: bits, Stateful: stateful, Compression: mppe.Allow}
+	}
+	all := []ppp.AuthMethod{ppp.AuthMSCHAP, ppp.AuthMSCHAPv2, ppp.AuthEAPMSCHAPv2}
+	for _, test := range []struct {
+		name           string
+		client, server mppe.Policy
+		logins         []ppp.AuthMethod
+		encryption     string
+		compression    string
+	}{
+		{"128 stateless", client(128, false, mppe.Deny), server(128, false), all, "MPPE-128 stateless", ""},
+		{"128 stateful", client(128, true, mppe.Deny), server(128, true), all, "MPPE-128 stateful", ""},
+		{"longest of several keys", client(40, false, mppe.Deny), server(40, false), all[1:2], "MPPE-128 stateless", ""},
+		{"with MPPC", client(128, false, mppe.Prefer), server(128, false), all[1:2], "MPPE-128 stateless", "MPPC"},
+		{"stateful, with MPPC", client(128, true, mppe.Prefer), server(128, true), all[1:2], "MPPE-128 stateful", "MPPC"},
+		{"MPPC alone", mppe.Policy{Compression: mppe.Prefer}, server(128, false), all[1:2], "", "MPPC"},
+		{"MPPC alone, after a login without keys", mppe.Policy{Compression: mppe.Prefer}, server(128, false), []ppp.AuthMethod{ppp.AuthPAP}, "", "MPPC"},
+		{"nothing", mppe.Policy{}, server(128, false), all[1:2], "", ""},
+	} {
+		for _, method := range test.logins {
+			t.Run(test.name+"/"+method.String(), func(t *testing.T) {
+				n := gre.NewNetwork()
+				s := startPPTP(t, n, vpnserver.Config{PPP: ppp.Config{Auth: []ppp.AuthMethod{method}, CCP: test.server}})
+				for _, c := range []vpnclient.Config{pptpConfig(t, n, s, "alice"), clientConfig(t, s, "alice")} {
+					c.PPP.Auth, c.PPP.CCP = []ppp.AuthMethod{method}, test.client
+					conn := dial(t, c)
+					checkTransfer(t, conn.Stack(), 1<<20)
+					if p := conn.Params(); p.Encryption != test.encryption || p.Compression != test.compression {
+						t.Errorf("%q and %q, want %q and %q", p.Encryption, p.Compression, test.encryption, test.compression)
+					}
+				}
+			})
+		}
+	}
+}
+
 // A badLink sends over a bad path.
 type badLink struct {
 	*gre.Link
@@ -111,29 +156,54 @@ func (l badLink) WritePackets(packets [][]byte, offset int, to netip.Addr) error
 	return l.Link.WritePackets(l.path.pass(packets, offset), 0, to)
 }
 
-// 16 MiB arrive intact over a path that loses, duplicates and reorders GRE packets.
+func almostGoodPath(seed int64) *badPath {
+	return &badPath{lost: 1, twice: 1, rand: rand.New(rand.NewSource(seed))}
+}
+
+// Everything arrives intact over a path that loses, duplicates and reorders GRE
+// packets, in all modes of encryption.
 func TestPPTPTransferOverBadPath(t *testing.T) {
+	const size = 16 << 20
 	impatient := stack.Config{MinRTO: 5 * time.Millisecond, DisableGSO: true} // as in TestTransferOverBadCarrier
-	n := gre.NewNetwork()
-	s := startPPTP(t, n, vpnserver.Config{GRE: badLink{n.Open(loopback), newBadPath(1)}, Stack: impatient,
-		PPTP: pptp.Config{ReorderDelay: 2 * time.Millisecond}})
-	c := pptpConfig(t, n, s, "alice")
-	c.Stack, c.PPP.NoIPv6 = impatient, true
-	c.PPTP.ReorderDelay = 2 * time.Millisecond
-	c.OpenGRE = func(context.Context, netip.Addr) (vpnclient.GRESocket, error) {
-		return badLink{n.Open(loopback), newBadPath(2)}, nil
+	for _, test := range []struct {
+		name string
+		ccp  mppe.Policy
+		path func(seed int64) *badPath
+		size int64
+	}{
+		{"MPPE-128 stateless", mppe.Policy{Encryption: mppe.Require}, newBadPath, size},
+		// One lost packet makes all in flight unreadable here, until a Reset-Request is answered.
+		{"MPPE-128 stateful", mppe.Policy{Encryption: mppe.Require, Stateful: true}, almostGoodPath, size / 32},
+		{"MPPE-128 stateful and MPPC", mppe.Policy{Encryption: mppe.Require, Stateful: true, Compression: mppe.Prefer}, almostGoodPath, size / 32},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			n := gre.NewNetwork()
+			s := startPPTP(t, n, vpnserver.Config{GRE: badLink{n.Open(loopback), test.path(1)}, Stack: impatient,
+				PPTP: pptp.Config{ReorderDelay: 2 * time.Millisecond}, PPP: ppp.Config{CCP: test.ccp}})
+			c := pptpConfig(t, n, s, "alice")
+			c.Stack, c.PPP.NoIPv6, c.PPP.CCP = impatient, true, test.ccp
+			c.PPTP.ReorderDelay = 2 * time.Millisecond
+			c.OpenGRE = func(context.Context, netip.Addr) (vpnclient.GRESocket, error) {
+				return badLink{n.Open(loopback), test.path(2)}, nil
+			}
+			conn := dial(t, c)
+			checkTransfer(t, conn.Stack(), test.size)
+			if conn.Params().Encryption == "" {
+				t.Error("without encryption")
+			}
+		})
 	}
-	checkTransfer(t, dial(t, c).Stack(), 16<<20)
 }
 
 // The server is cut off in mid-download and comes back.
 func TestPPTPReconnect(t *testing.T) {
 	n := gre.NewNetwork()
-	first := startPPTP(t, n, vpnserver.Config{})
+	encrypted := ppp.Config{CCP: mppe.Policy{Encryption: mppe.Allow}}
+	first := startPPTP(t, n, vpnserver.Config{PPP: encrypted})
 	g := runGateway(t, first.PPTPAddr(), gateway.Options{OpenGRE: openLink(n)}, []string{"GATEWAY_TUNNEL_PROTOCOL=pptp",
-		"GATEWAY_TUNNEL_PPP_MPPE=deny", "GATEWAY_TUNNEL_PPTP_PORT=" + strconv.Itoa(int(first.PPTPAddr().Port())),
+		"GATEWAY_TUNNEL_PPTP_PORT=" + strconv.Itoa(int(first.PPTPAddr().Port())),
 		"GATEWAY_TUNNEL_RECONNECT_INITIAL=100ms", "GATEWAY_TUNNEL_RECONNECT_MAX=200ms"})
-	checkReconnect(t, g, first, func() { startPPTP(t, n, vpnserver.Config{ListenPPTP: first.PPTPAddr()}) })
+	checkReconnect(t, g, first, func() { startPPTP(t, n, vpnserver.Config{ListenPPTP: first.PPTPAddr(), PPP: encrypted}) })
 }
 
 // The server says goodbye to its clients, who say that it did.
@@ -154,7 +224,7 @@ func TestPPTPServerCloses(t *testing.T) {
 // Each failure has its kind and its stage.
 func TestPPTPFailures(t *testing.T) {
 	n := gre.NewNetwork()
-	s := startPPTP(t, n, vpnserver.Config{})
+	s := startPPTP(t, n, vpnserver.Config{PPP: ppp.Config{Auth: []ppp.AuthMethod{ppp.AuthMSCHAPv2, ppp.AuthPAP}}})
 	for _, test := range []struct {
 		name    string
 		change  func(t *testing.T, c *vpnclient.Config)
@@ -192,6 +262,11 @@ func TestPPTPFailures(t *testing.T) {
 			c.PPTP.SetupTimeout = 50 * time.Millisecond
 			c.Port = listen(t, func(tcp net.Conn) { io.Copy(io.Discard, tcp) })
 		}, vpnclient.Unreachable, "pptp-control", "did not finish the start"},
+		{"server without encryption", func(_ *testing.T, c *vpnclient.Config) { c.PPP.CCP.Encryption = mppe.Require },
+			vpnclient.Disagreed, "ccp", "encrypt"},
+		{"login that gives no keys", func(_ *testing.T, c *vpnclient.Config) {
+			c.PPP.CCP.Encryption, c.PPP.Auth = mppe.Require, []ppp.AuthMethod{ppp.AuthPAP}
+		}, vpnclient.Disagreed, "ccp", "keys"},
 		{"IPv6", func(_ *testing.T, c *vpnclient.Config) { c.Server, c.OpenGRE = "::1", nil }, vpnclient.Unreachable, "gre", "IPv4"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package vpnserver
 
 import (
+	"maps"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -23,14 +24,8 @@ type router struct {
 
 // routes has the clients by IPv4 address and by IPv6 /64.
 type routes struct {
-	by4 map[[4]byte]*route
-	by6 map[[8]byte]*route
-}
-
-// A route is the way to one client.
-type route struct {
-	link *ppp.Session
-	mtu  int
+	by4 map[[4]byte]*ppp.Session
+	by6 map[[8]byte]*ppp.Session
 }
 
 // Room that is enough for L2TP, ESP and PPP around a packet.
@@ -52,7 +47,7 @@ func (r *router) Headroom() int { return r.headroom }
 func (r *router) Tailroom() int { return r.tailroom }
 
 // WritePackets sends each run of packets for one client as a batch. Packets
-// for nobody, and packets larger than their client's MTU, are dropped.
+// for nobody are dropped.
 func (r *router) WritePackets(packets [][]byte, offset int) error {
 	table := r.table.Load()
 	for len(packets) > 0 {
@@ -63,7 +58,7 @@ func (r *router) WritePackets(packets [][]byte, offset int) error {
 		}
 		if to == nil {
 			r.unroutable.Add(uint64(n))
-		} else if err := to.link.WritePackets(packets[:n], offset); err != nil {
+		} else if err := to.WritePackets(packets[:n], offset); err != nil {
 			r.unroutable.Add(uint64(n)) // its link is ending
 		}
 		packets = packets[n:]
@@ -71,8 +66,8 @@ func (r *router) WritePackets(packets [][]byte, offset int) error {
 	return nil
 }
 
-// find returns the route of an IP packet, or nil.
-func (t *routes) find(packet []byte) *route {
+// find returns the client that an IP packet is for, or nil.
+func (t *routes) find(packet []byte) *ppp.Session {
 	switch {
 	case len(packet) >= 20 && packet[0]>>4 == 4:
 		return t.by4[[4]byte(packet[16:20])]
@@ -82,18 +77,14 @@ func (t *routes) find(packet []byte) *route {
 	return nil
 }
 
-// set replaces the routes of one client: to a nil route, it is removed.
-func (r *router) set(addr4 netip.Addr, subnet6 netip.Prefix, to *route) {
+// set replaces the routes of one client; a nil client removes them.
+func (r *router) set(addr4 netip.Addr, subnet6 netip.Prefix, to *ppp.Session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old := r.table.Load()
-	next := &routes{by4: make(map[[4]byte]*route, len(old.by4)+1), by6: make(map[[8]byte]*route, len(old.by6)+1)}
-	for k, v := range old.by4 {
-		next.by4[k] = v
-	}
-	for k, v := range old.by6 {
-		next.by6[k] = v
-	}
+	next := &routes{by4: make(map[[4]byte]*ppp.Session, len(old.by4)+1), by6: make(map[[8]byte]*ppp.Session, len(old.by6)+1)}
+	maps.Copy(next.by4, old.by4)
+	maps.Copy(next.by6, old.by6)
 	if addr4.IsValid() {
 		set(next.by4, addr4.As4(), to)
 	}
@@ -104,7 +95,7 @@ func (r *router) set(addr4 netip.Addr, subnet6 netip.Prefix, to *route) {
 	r.table.Store(next)
 }
 
-func set[K comparable](m map[K]*route, k K, to *route) {
+func set[K comparable](m map[K]*ppp.Session, k K, to *ppp.Session) {
 	if to == nil {
 		delete(m, k)
 	} else {

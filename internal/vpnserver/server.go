@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"gateway/internal/carrier"
 	"gateway/internal/udpbatch"
@@ -102,6 +103,7 @@ type Server struct {
 	router   *router
 	network  *stack.Stack
 	intranet *intranet
+	spoofed  atomic.Uint64 // packets whose source is not their client's
 
 	// feed keeps the private network's inbound side to one goroutine at a time,
 	// as its stack demands; the carriers' loops take turns.
@@ -206,6 +208,17 @@ func (s *Server) PPTPAddr() netip.AddrPort {
 
 // Private returns the addresses of the private network.
 func (s *Server) Private() []netip.Addr { return s.config.Private }
+
+// Stats counts packets that were dropped.
+type Stats struct {
+	Spoofed    uint64 // from a client, with a source that is not its own
+	Unroutable uint64 // from the private network, for no client
+}
+
+// Stats returns the counters.
+func (s *Server) Stats() Stats {
+	return Stats{Spoofed: s.spoofed.Load(), Unroutable: s.router.unroutable.Load()}
+}
 
 // Close says goodbye to all clients (StopCCN, Stop-Control-Connection-Request),
 // waits until ctx ends for their answers, and ends the server.
