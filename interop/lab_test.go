@@ -4,6 +4,7 @@ package interop
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -17,10 +18,10 @@ import (
 // The tests run inside the lab's network namespace, where they and the program
 // under test share the loopback interface. So the test binary, which starts
 // outside, brings up the lab, builds the program, and runs itself again inside.
-const (
-	insideEnv = "INTEROP_INSIDE" // the directory with the built program
-	namespace = "/run/netns/vpnlab-client"
-)
+const insideEnv = "INTEROP_INSIDE" // the directory with the built program
+
+// namespace is where the lab's clients are.
+var namespace = "/run/netns/" + cmp.Or(os.Getenv("VPNLAB_NETNS"), "vpnlab-client")
 
 func TestMain(m *testing.M) {
 	if os.Getenv(insideEnv) != "" {
@@ -76,7 +77,7 @@ func outside() (code int, err error) {
 // onServer runs a script as root on the lab's server.
 func onServer(t *testing.T, script string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute) // cleanups call it, too
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "lab/on-server", script)
 	cmd.WaitDelay = time.Second

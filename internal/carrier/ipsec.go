@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"gateway/tunnel/ipsec"
@@ -59,8 +60,23 @@ type IPsec struct {
 	plain     ipsec.DatagramWriter
 	plainFrom netip.AddrPort               // what comes from there is IKE without a marker; invalid: nothing
 	peers     map[netip.AddrPort]*security // by the address that L2TP knows
+	settling  []settling                   // pairs that are up and not yet sent on, oldest first
 	next      time.Time                    // of the L2TP engine
 }
+
+// A settling is a pair of SAs that will be sent on. Until then its predecessor is,
+// if there is one.
+type settling struct {
+	at       time.Time
+	security *security
+	sa       ike.ChildSA
+}
+
+// settle is what a responder needs from Quick Mode's last message, which it does
+// not acknowledge, until it receives on its SAs. What comes earlier is lost: the
+// first SCCRQ, which is sent again a second later only, or a burst of a transfer.
+// If the peer sends on the pair before, that is the sign that it is ready.
+const settle = 100 * time.Millisecond
 
 // NewIPsec returns an engine that sends through w. It fails if IKE's
 // configuration makes no sense.
@@ -131,13 +147,22 @@ func (e *IPsec) receiveIKE(now time.Time, from netip.AddrPort, marker bool, mess
 // something there.
 func (e *IPsec) Advance(now time.Time) (next time.Time) {
 	e.ike.Advance(now)
+	for len(e.settling) > 0 && due(e.settling[0].at, now) {
+		pair := e.settling[0]
+		e.settling = e.settling[1:]
+		pair.security.install(now, pair.sa)
+	}
 	e.transport.Advance(now)
 	e.next = e.l2tp.Advance(now)
 	return e.earliest()
 }
 
 func (e *IPsec) earliest() time.Time {
-	return Earliest(e.next, Earliest(e.ike.NextDeadline(), e.transport.NextDeadline()))
+	next := Earliest(e.next, Earliest(e.ike.NextDeadline(), e.transport.NextDeadline()))
+	if len(e.settling) > 0 {
+		next = Earliest(next, e.settling[0].at)
+	}
+	return next
 }
 
 // Unreachable tells that the network refused a datagram to addr (ICMP).
@@ -207,8 +232,13 @@ func (s *security) SAInbound(now time.Time, sa ike.ChildSA) {
 	s.put(now, sa, func(p ipsec.Pair) (netip.AddrPort, error) { return s.engine.transport.Expect(p) })
 }
 
-// SAUp lets the transport send on a pair.
+// SAUp lets the transport send on a pair, soon.
 func (s *security) SAUp(now time.Time, sa ike.ChildSA) {
+	s.engine.settling = append(s.engine.settling, settling{now.Add(settle), s, sa})
+}
+
+// install lets the transport send on a pair that is up.
+func (s *security) install(now time.Time, sa ike.ChildSA) {
 	s.put(now, sa, func(p ipsec.Pair) (netip.AddrPort, error) { return s.engine.transport.Install(now, p) })
 	if s.failure == nil && !s.up {
 		s.up = true
@@ -256,6 +286,7 @@ func (e *IPsec) pair(sa ike.ChildSA) (ipsec.Pair, error) {
 // SADown takes a pair back.
 func (s *security) SADown(_ time.Time, spiIn uint32) {
 	delete(s.owns, spiIn)
+	s.engine.settling = slices.DeleteFunc(s.engine.settling, func(p settling) bool { return p.security == s && p.sa.SPIIn == spiIn })
 	s.engine.transport.Remove(spiIn)
 }
 

@@ -18,9 +18,6 @@ type secureLAC struct {
 	ipsec    *carrier.IPsec
 	secure   atomic.Bool // the first pair of SAs is up
 	insecure bool        // there will never be another one
-
-	lns    netip.AddrPort // to dial
-	dialAt time.Time      // zero: not now
 }
 
 // openSecureLAC opens a UDP socket for IKE and ESP, with a port that the system
@@ -62,29 +59,18 @@ func localAddr(ctx context.Context, server netip.AddrPort) (netip.Addr, error) {
 // Receive and Advance are of the outer engine.
 
 func (a *secureLAC) Receive(now time.Time, from netip.AddrPort, datagrams [][]byte) (next time.Time) {
-	return carrier.Earliest(a.ipsec.Receive(now, from, datagrams), a.dialAt)
+	return a.ipsec.Receive(now, from, datagrams)
 }
 
-func (a *secureLAC) Advance(now time.Time) (next time.Time) {
-	if !a.dialAt.IsZero() && !now.Before(a.dialAt) {
-		a.dialAt = time.Time{}
-		a.dialTunnel(now, a.lns)
-	}
-	return carrier.Earliest(a.ipsec.Advance(now), a.dialAt)
-}
+func (a *secureLAC) Advance(now time.Time) (next time.Time) { return a.ipsec.Advance(now) }
 
 func (a *secureLAC) dial(now time.Time) { a.ipsec.Dial(now, a.conn.server.Addr(), a) }
 
-// settle is what a server needs from Quick Mode's last message, which it does
-// not acknowledge, until its SAs are in use. An SCCRQ that comes earlier is lost,
-// and is sent again a second later only.
-const settle = 100 * time.Millisecond
-
-// SecurityUp lets the L2TP tunnel begin.
+// SecurityUp begins the L2TP tunnel.
 func (a *secureLAC) SecurityUp(now time.Time, lns netip.AddrPort) {
 	a.secure.Store(true)
 	if a.conn.reason == nil {
-		a.lns, a.dialAt = lns, now.Add(settle)
+		a.dialTunnel(now, lns)
 	}
 }
 
@@ -100,12 +86,6 @@ func (a *secureLAC) SecurityDown(now time.Time, err error) {
 
 func (a *secureLAC) peerError(now time.Time, err *udpbatch.PeerError) {
 	a.ipsec.Unreachable(now, err.Addr, err.Err)
-}
-
-// close gives up what has not begun, and says goodbye in the tunnel.
-func (a *secureLAC) close(now time.Time) {
-	a.dialAt = time.Time{}
-	a.lac.close(now)
 }
 
 func (a *secureLAC) idle() bool { return a.insecure || a.lac.idle() }

@@ -3,7 +3,7 @@
 
 LAB_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 RUN=${VPNLAB_DIR:-${XDG_RUNTIME_DIR:-/tmp}/vpnlab}
-NETNS=vpnlab-client
+NETNS=${VPNLAB_NETNS:-vpnlab-client}
 # shellcheck disable=SC2034
 CLIENT_IP=10.77.0.2 # used by up
 SERVER_IP=10.77.0.1
