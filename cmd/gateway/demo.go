@@ -12,6 +12,7 @@ import (
 
 	"gateway/internal/config"
 	"gateway/internal/demo"
+	"gateway/internal/udpbatch"
 	"gateway/internal/vpnserver"
 )
 
@@ -48,6 +49,7 @@ func newDemoServer() *cobra.Command {
 		listen, user, password, secret string
 		port                           uint16
 		out                            []string
+		send                           string
 		verbose                        bool
 	)
 	cmd := &cobra.Command{
@@ -69,13 +71,17 @@ Its private network exists in this process only; --out lets clients reach other 
 				}
 				prefixes = append(prefixes, p)
 			}
+			socket, err := sendingSocket(send)
+			if err != nil {
+				return err
+			}
 			if password == "" {
 				password = rand.Text()
 			}
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
 			c := vpnserver.Config{Listen: netip.AddrPortFrom(host, port), Users: map[string]string{user: password}, Out: prefixes,
-				Log: demoLog(cmd, verbose)}
+				Socket: socket, Log: demoLog(cmd, verbose)}
 			c.L2TP.Secret = []byte(secret)
 			c.L2TP.Log, c.PPP.Log = c.Log, c.Log
 			server, err := vpnserver.Start(ctx, c)
@@ -98,6 +104,21 @@ Its private network exists in this process only; --out lets clients reach other 
 	flags.StringVar(&password, "demo-password", "", "password of the client (default: a random one)")
 	flags.StringVar(&secret, "demo-secret", "", "tunnel secret (default: none)")
 	flags.StringSliceVar(&out, "out", nil, "prefixes that clients may reach outside the private network")
+	flags.StringVar(&send, "send", "gso", "how datagrams leave: gso (batches, UDP segmentation offload), mmsg (single datagrams, one call for many), one (a call for each)")
 	flags.BoolVarP(&verbose, "verbose", "v", false, "show the server's log")
 	return cmd
+}
+
+// sendingSocket returns the socket's settings for a value of --send: a
+// client's cost depends on how its server's datagrams come.
+func sendingSocket(send string) (udpbatch.Config, error) {
+	switch send {
+	case "gso":
+		return udpbatch.Config{}, nil
+	case "mmsg":
+		return udpbatch.Config{DisableGSO: true}, nil
+	case "one":
+		return udpbatch.Config{DisableGSO: true, DisableBatch: true}, nil
+	}
+	return udpbatch.Config{}, &usageError{fmt.Errorf("--send %q: want gso, mmsg or one", send)}
 }
