@@ -1,6 +1,6 @@
 // Command wgfar is a WireGuard server in one unprivileged process whose inner
-// network is an in-process stack running the far end (see package farend). It
-// makes fresh keys and writes the client's configuration file.
+// network is an in-process stack that runs the far end at 10.99.0.1. It makes
+// fresh keys and writes the configuration file of its one client.
 package main
 
 import (
@@ -22,50 +22,89 @@ import (
 	"gateway/internal/farend"
 )
 
+const (
+	serverAddr = "10.99.0.1"
+	clientAddr = "10.99.0.2"
+)
+
+// settings are the flags.
+type settings struct {
+	port, mtu, farEnd     int
+	socks5, config, sends string
+}
+
 func main() {
-	port := flag.Int("port", 51820, "UDP port")
-	socks := flag.String("socks", "127.0.0.1:1081", "SOCKS5 address put into the client's file")
-	http := flag.String("http", "", "HTTP proxy address put into the client's file")
-	out := flag.String("conf", "wg-client.conf", "client file to write (INI: [Interface] [Peer] [Socks5] [http])")
-	mtu := flag.Int("mtu", 1420, "inner MTU of both sides")
-	inner := flag.Int("inner", 7001, "the far end's TCP and UDP port at 10.99.0.1")
-	send := flag.String("send", "gso", "how datagrams leave: gso (batches, UDP segmentation offload), mmsg (single datagrams, one call for many) or one (a call for each)")
+	var s settings
+	flag.IntVar(&s.port, "port", 51820, "UDP port")
+	flag.StringVar(&s.socks5, "socks", "127.0.0.1:1081", "SOCKS5 address for the client's file")
+	flag.StringVar(&s.config, "conf", "wg-client.conf", "client's file to write: [Interface], [Peer], [Socks5]")
+	flag.IntVar(&s.mtu, "mtu", 1420, "inner MTU of both sides")
+	flag.IntVar(&s.farEnd, "inner", 7001, "the far end's TCP and UDP port at "+serverAddr)
+	flag.StringVar(&s.sends, "send", "gso", "how datagrams leave: gso (batches, UDP segmentation offload), mmsg (single datagrams, one call for many), one (a call for each)")
 	flag.Parse()
-
-	must := func(err error) {
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "wgfar:", err)
-			os.Exit(1)
-		}
+	if err := s.serve(); err != nil {
+		fmt.Fprintln(os.Stderr, "wgfar:", err)
+		os.Exit(1)
 	}
-	sk, err := ecdh.X25519().GenerateKey(rand.Reader)
-	must(err)
-	ck, err := ecdh.X25519().GenerateKey(rand.Reader)
-	must(err)
-	b64 := base64.StdEncoding.EncodeToString
+}
 
-	t, err := fartun.New(netip.MustParseAddr("10.99.0.1"), *mtu, true)
-	must(err)
-	bind, err := newBind(*send)
-	must(err)
-	dev := device.NewDevice(t, bind, device.NewLogger(device.LogLevelError, "wgfar "))
-	must(dev.IpcSet(fmt.Sprintf("private_key=%s\nlisten_port=%d\npublic_key=%s\nallowed_ip=10.99.0.2/32\n",
-		hex.EncodeToString(sk.Bytes()), *port, hex.EncodeToString(ck.PublicKey().Bytes()))))
-	must(dev.Up())
-
-	conf := fmt.Sprintf("[Interface]\nAddress = 10.99.0.2/32\nMTU = %d\nPrivateKey = %s\n\n[Peer]\nPublicKey = %s\nEndpoint = 127.0.0.1:%d\nAllowedIPs = 0.0.0.0/0\n\n[Socks5]\nBindAddress = %s\n",
-		*mtu, b64(ck.Bytes()), b64(sk.PublicKey().Bytes()), *port, *socks)
-	if *http != "" {
-		conf += fmt.Sprintf("\n[http]\nBindAddress = %s\n", *http)
+func (s *settings) serve() error {
+	tunnel, err := fartun.New(netip.MustParseAddr(serverAddr), s.mtu)
+	if err != nil {
+		return err
 	}
-	must(os.WriteFile(*out, []byte(conf), 0o600))
+	if err := s.startTunnel(tunnel); err != nil {
+		return err
+	}
+	at := tcpip.FullAddress{NIC: 1, Addr: tcpip.AddrFrom4(netip.MustParseAddr(serverAddr).As4()), Port: uint16(s.farEnd)}
+	packets, err := gonet.DialUDP(tunnel.Stack, &at, nil, ipv4.ProtocolNumber)
+	if err != nil {
+		return err
+	}
+	go farend.ServeUDP(packets)
+	listener, err := gonet.ListenTCP(tunnel.Stack, at, ipv4.ProtocolNumber)
+	if err != nil {
+		return err
+	}
+	fmt.Println("wireguard udp", s.port, "inner", serverAddr, s.farEnd)
+	return farend.Serve(listener)
+}
 
-	a := tcpip.FullAddress{NIC: 1, Addr: tcpip.AddrFrom4([4]byte{10, 99, 0, 1}), Port: uint16(*inner)}
-	pc, err := gonet.DialUDP(t.Stack, &a, nil, ipv4.ProtocolNumber)
-	must(err)
-	go farend.ServeUDP(pc)
-	l, err := gonet.ListenTCP(t.Stack, a, ipv4.ProtocolNumber)
-	must(err)
-	fmt.Println("wireguard udp", *port, "inner 10.99.0.1", *inner)
-	must(farend.Serve(l))
+// startTunnel makes keys for both sides and writes the client's file.
+func (s *settings) startTunnel(tunnel *fartun.Device) error {
+	server, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	client, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	bind, err := newBind(s.sends)
+	if err != nil {
+		return err
+	}
+	d := device.NewDevice(tunnel, bind, device.NewLogger(device.LogLevelError, "wgfar "))
+	err = d.IpcSet(fmt.Sprintf("private_key=%s\nlisten_port=%d\npublic_key=%s\nallowed_ip=%s/32\n",
+		hex.EncodeToString(server.Bytes()), s.port, hex.EncodeToString(client.PublicKey().Bytes()), clientAddr))
+	if err != nil {
+		return err
+	}
+	if err := d.Up(); err != nil {
+		return err
+	}
+	text := base64.StdEncoding.EncodeToString
+	return os.WriteFile(s.config, fmt.Appendf(nil, `[Interface]
+Address = %s/32
+MTU = %d
+PrivateKey = %s
+
+[Peer]
+PublicKey = %s
+Endpoint = 127.0.0.1:%d
+AllowedIPs = 0.0.0.0/0
+
+[Socks5]
+BindAddress = %s
+`, clientAddr, s.mtu, text(client.Bytes()), text(server.PublicKey().Bytes()), s.port, s.socks5), 0o600)
 }
