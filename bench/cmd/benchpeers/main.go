@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"syscall"
 	"time"
@@ -55,6 +56,7 @@ func run(ctx context.Context) error {
 	short := flag.Bool("quick", false, "about two minutes: fewer pairs, shorter runs")
 	pairs := flag.Int("pairs", 0, "pairs of runs for each row (0: the plan's)")
 	only := flag.String("only", "", "measure only what this regular expression matches, as \"gso down:1\" or \"memory\"")
+	profiles := flag.String("profile", "", "write CPU and allocation profiles of the gateway to this directory, one pair for each of its processes; figures are then worse")
 	raw := flag.String("json", "", "append each run's figures to this file")
 	flag.Parse()
 	p := full
@@ -86,6 +88,11 @@ func run(ctx context.Context) error {
 	defer log.close()
 	describeMachine(ctx, os.Stdout, p)
 	b := &bench{plan: p, dir: dir, wanted: wanted, log: log}
+	if *profiles != "" {
+		if b.profiles, err = filepath.Abs(*profiles); err != nil {
+			return err
+		}
+	}
 	outcomes, err := b.measureAll(ctx)
 	printTable(os.Stdout, outcomes)
 	return err

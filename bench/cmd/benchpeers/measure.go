@@ -15,9 +15,10 @@ import (
 // A bench is one run of everything that is wanted.
 type bench struct {
 	plan
-	dir    string
-	wanted *regexp.Regexp
-	log    *runLog
+	dir      string // of the built programs
+	profiles string // directory for the gateway's; "": none
+	wanted   *regexp.Regexp
+	log      *runLog
 }
 
 // An outcome is what was reached of a goal.
@@ -64,7 +65,7 @@ func (b *bench) measureKind(ctx context.Context, send string) (outcomes []outcom
 	s := &setup{sides: map[string]load.Side{}}
 	defer s.stop()
 	for _, start := range []func() error{
-		func() error { return s.startOurs(ctx, b.dir, send) },
+		func() error { return s.startOurs(ctx, b, send) },
 		func() error { return s.startPeer(ctx, b.dir, send) },
 		func() error { return s.startLimit(ctx, b.dir) },
 	} {
@@ -137,7 +138,7 @@ const settle = 2 * time.Second
 // fresh starts a gateway that has done nothing yet.
 func (b *bench) fresh(ctx context.Context) (*setup, load.Side, error) {
 	s := &setup{sides: map[string]load.Side{}}
-	if err := s.startOurs(ctx, b.dir, "gso"); err != nil {
+	if err := s.startOurs(ctx, b, "gso"); err != nil {
 		s.stop()
 		return nil, load.Side{}, err
 	}

@@ -26,7 +26,7 @@ func build(ctx context.Context, dir string) error {
 		in       string
 		packages []string
 	}{
-		{".", []string{"./cmd/gateway", "./bench/cmd/loadgen", "./bench/cmd/limitproxy"}},
+		{".", []string{"./cmd/gateway", "./bench/cmd/loadgen", "./bench/cmd/limitproxy", "./bench/cmd/profilegateway"}},
 		{"bench/peers", []string{"./cmd/wgfar", "./cmd/wgsocks"}},
 	} {
 		args := append([]string{"build", "-trimpath", "-o", dir + string(filepath.Separator)}, b.packages...)
@@ -47,8 +47,8 @@ type setup struct {
 }
 
 // startOurs starts the gateway and its far end. send is --send of `gateway demo server`.
-func (s *setup) startOurs(ctx context.Context, dir, send string) error {
-	server, err := s.start(dir, "gateway", []string{"demo", "server", "--port", "0", "--send", send})
+func (s *setup) startOurs(ctx context.Context, b *bench, send string) error {
+	server, err := s.start(b.dir, "gateway", []string{"demo", "server", "--port", "0", "--send", send})
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func (s *setup) startOurs(ctx context.Context, dir, send string) error {
 	if err != nil {
 		return err
 	}
-	config, proxy, err := writeConfig(dir, port, said)
+	config, proxy, err := writeConfig(b.dir, port, said)
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,11 @@ func (s *setup) startOurs(ctx context.Context, dir, send string) error {
 		return err
 	}
 	defer ready.Close()
-	client, err := s.start(dir, "gateway", []string{"run", "-c", config, "--ready-fd", "3"}, tell)
+	program, args := "gateway", []string{"run", "-c", config, "--ready-fd", "3"}
+	if b.profiles != "" {
+		program, args = "profilegateway", []string{"-dir", b.profiles, "-c", config, "-ready-fd", "3"}
+	}
+	client, err := s.start(b.dir, program, args, tell)
 	tell.Close()
 	if err != nil {
 		return err
