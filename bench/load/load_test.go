@@ -238,7 +238,7 @@ func TestSidesTakeTurnsToBeFirst(t *testing.T) {
 	var order []string
 	target := farEnd(t)
 	sides := []Side{{Name: "a", Target: target}, {Name: "b", Target: target}, {Name: "c", Target: "127.0.0.1:0"}}
-	got := Compare(t.Context(), Case{RTT, 1, 0}, Options{Dur: time.Millisecond, Size: 1}, sides, 2,
+	got := Compare(t.Context(), Case{RTT, 1, 0}, Options{Dur: 100 * time.Millisecond, Size: 1}, sides, 2,
 		func(_ int, s Side, _ Figures, _ error) { order = append(order, s.Name) })
 	if diff := cmp.Diff([]string{"a", "b", "c", "b", "c", "a"}, order); diff != "" {
 		t.Error(diff)

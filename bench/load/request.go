@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -9,7 +10,7 @@ import (
 	"time"
 )
 
-// Times are how long requests took, collected from several goroutines.
+// times are how long requests took, collected from several goroutines.
 type times struct {
 	mu       sync.Mutex
 	ms       []float64
@@ -36,10 +37,13 @@ func (t *times) figures(w *window, perSecond string) (Figures, error) {
 	if t.last != nil {
 		f["error"] = t.last.Error()
 	}
-	if len(t.ms) == 0 {
+	switch {
+	case len(t.ms) > 0:
+		return f, nil
+	case t.last != nil:
 		return f, fmt.Errorf("nothing worked: %w", t.last)
 	}
-	return f, nil
+	return f, errors.New("no answer in the time measured")
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
