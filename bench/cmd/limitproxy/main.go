@@ -16,12 +16,11 @@ import (
 func main() {
 	listen := flag.String("listen", "127.0.0.1:1080", "SOCKS5 address")
 	flag.Parse()
-	if err := serve(*listen); err != nil {
-		fmt.Fprintln(os.Stderr, "limitproxy:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "limitproxy:", serve(*listen))
+	os.Exit(1)
 }
 
+// serve serves until it fails.
 func serve(listen string) error {
 	server, err := socks5.New(&socks5.Config{Logger: log.New(io.Discard, "", 0)})
 	if err != nil {
