@@ -42,12 +42,11 @@ func main() {
 	flag.IntVar(&s.farEnd, "inner", 7001, "the far end's TCP and UDP port at "+serverAddr)
 	flag.StringVar(&s.sends, "send", "gso", "how datagrams leave: gso (batches, UDP segmentation offload), mmsg (single datagrams, one call for many), one (a call for each)")
 	flag.Parse()
-	if err := s.serve(); err != nil {
-		fmt.Fprintln(os.Stderr, "wgfar:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "wgfar:", s.serve())
+	os.Exit(1)
 }
 
+// serve serves until it fails.
 func (s *settings) serve() error {
 	tunnel, err := fartun.New(netip.MustParseAddr(serverAddr), s.mtu)
 	if err != nil {
