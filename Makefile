@@ -1,4 +1,4 @@
-.PHONY: help build test race fuzz bench lint interop demo cross cover
+.PHONY: help build test race fuzz bench bench-peers lint interop demo cross cover
 
 FUZZTIME ?= 20s
 STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -29,6 +29,11 @@ fuzz: ## each fuzz target for FUZZTIME
 
 bench: ## benchmarks of each layer
 	go test -run '^$$' -bench . -benchmem ./...
+
+bench-peers: ## the program beside a peer and a limit, with the goals of docs/performance.md; BENCH=-quick for two minutes (Linux)
+	go -C bench/peers vet ./...
+	go -C bench/peers test ./...
+	go run ./bench/cmd/benchpeers $(BENCH)
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }

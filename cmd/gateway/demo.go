@@ -14,6 +14,7 @@ import (
 	"gateway/internal/config"
 	"gateway/internal/demo"
 	"gateway/internal/gre"
+	"gateway/internal/udpbatch"
 	"gateway/internal/vpnserver"
 	"gateway/ppp/mppe"
 )
@@ -53,10 +54,10 @@ func demoLog(cmd *cobra.Command, verbose bool) *slog.Logger {
 
 func newDemoServer() *cobra.Command {
 	var (
-		listen, user, password, secret, psk string
-		port, pptpPort, ikePort, espPort    uint16
-		out                                 []string
-		verbose                             bool
+		listen, user, password, secret, psk, send string
+		port, pptpPort, ikePort, espPort          uint16
+		out                                       []string
+		verbose                                   bool
 	)
 	cmd := &cobra.Command{
 		Use:   "server",
@@ -78,6 +79,10 @@ open a raw GRE socket (CAP_NET_RAW).`,
 				}
 				prefixes = append(prefixes, p)
 			}
+			socket, err := sendingSocket(send)
+			if err != nil {
+				return err
+			}
 			for _, random := range []*string{&password, &psk} {
 				if *random == "" {
 					*random = rand.Text()
@@ -86,7 +91,7 @@ open a raw GRE socket (CAP_NET_RAW).`,
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
 			c := vpnserver.Config{Listen: netip.AddrPortFrom(host, port), Users: map[string]string{user: password}, Out: prefixes,
-				Log: demoLog(cmd, verbose)}
+				Socket: socket, Log: demoLog(cmd, verbose)}
 			c.L2TP.Secret = []byte(secret)
 			c.L2TP.Log, c.PPTP.Log, c.PPP.Log = c.Log, c.Log, c.Log
 			c.IPsec.IKE.PSK = []byte(psk)
@@ -125,6 +130,7 @@ open a raw GRE socket (CAP_NET_RAW).`,
 	flags.StringVar(&psk, "demo-psk", "", "pre-shared key of L2TP/IPsec (default: a random one)")
 	flags.StringVar(&secret, "demo-secret", "", "tunnel secret (default: none)")
 	flags.StringSliceVar(&out, "out", nil, "prefixes that clients may reach outside the private network")
+	flags.StringVar(&send, "send", "gso", "how datagrams leave: gso (batches, UDP segmentation offload), mmsg (single datagrams, one call for many), one (a call for each)")
 	flags.BoolVarP(&verbose, "verbose", "v", false, "show the server's log")
 	return cmd
 }
@@ -140,4 +146,18 @@ func serversGRE(ctx context.Context, local netip.Addr) (vpnserver.GRESocket, err
 		return nil, err // and no interface that holds a nil *gre.Conn
 	}
 	return socket, nil
+}
+
+// sendingSocket returns the socket's settings for a value of --send: a
+// client's cost depends on how its server's datagrams come.
+func sendingSocket(send string) (udpbatch.Config, error) {
+	switch send {
+	case "gso":
+		return udpbatch.Config{}, nil
+	case "mmsg":
+		return udpbatch.Config{DisableGSO: true}, nil
+	case "one":
+		return udpbatch.Config{DisableGSO: true, DisableBatch: true}, nil
+	}
+	return udpbatch.Config{}, &usageError{fmt.Errorf("--send %q: want gso, mmsg or one", send)}
 }

@@ -16,6 +16,7 @@ package farend
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"io"
 	"math/rand"
@@ -43,21 +44,53 @@ var noise = sync.OnceValue(func() []byte {
 	return b
 })
 
+// text is what compresses well: the same words again and again.
+var text = sync.OnceValue(func() []byte {
+	const words = "the quick brown fox jumps over the lazy dog 0123456789 "
+	return bytes.Repeat([]byte(words), 1<<20/len(words))
+})
+
+// A Server is a far end. The zero value is ready.
+type Server struct {
+	Text bool // downloads are text that compresses well, not noise
+}
+
 // Serve accepts connections until the listener fails, and waits for none of them.
-func Serve(l net.Listener) error {
+func Serve(l net.Listener) error { return Server{}.Serve(l) }
+
+// Handle serves one connection and closes it.
+func Handle(c net.Conn) { Server{}.Handle(c) }
+
+// Serve accepts connections until the listener fails, and waits for none of them.
+func (s Server) Serve(l net.Listener) error {
 	for {
 		c, err := l.Accept()
 		if err != nil {
 			return err
 		}
-		go Handle(c)
+		go s.Handle(c)
+	}
+}
+
+// A connection ends when nothing has moved for idleLimit. Its deadline is
+// renewed now and then only, as each renewal costs as much as a small write.
+type connection struct {
+	net.Conn
+	renewed time.Time
+}
+
+func (c *connection) renew() {
+	if now := time.Now(); now.Sub(c.renewed) > idleLimit/10 {
+		c.renewed = now
+		c.SetDeadline(now.Add(idleLimit))
 	}
 }
 
 // Handle serves one connection and closes it.
-func Handle(c net.Conn) {
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(idleLimit))
+func (s Server) Handle(conn net.Conn) {
+	defer conn.Close()
+	c := &connection{Conn: conn}
+	c.renew()
 	reader := bufio.NewReaderSize(c, maxLine)
 	line, err := reader.ReadSlice('\n')
 	if err != nil {
@@ -72,7 +105,11 @@ func Handle(c net.Conn) {
 		args := append(strings.Fields(string(line[1:])), "0", "0")
 		n, _ := strconv.ParseInt(args[0], 10, 64)
 		rate, _ := strconv.ParseFloat(args[1], 64)
-		download(c, n, rate)
+		content := noise
+		if s.Text {
+			content = text
+		}
+		download(c, content(), n, rate)
 	case role == "U":
 		upload(c, reader)
 	case role == "E":
@@ -81,11 +118,12 @@ func Handle(c net.Conn) {
 	}
 }
 
-// download writes n bytes, at most at rate bits per second (0: no limit).
-func download(c net.Conn, n int64, rate float64) {
-	noise, start := noise(), time.Now()
+// download writes n bytes (0: without end) of content, over and over, at most
+// at rate bits per second (0: no limit).
+func download(c *connection, content []byte, n int64, rate float64) {
+	start := time.Now()
 	for off, sent := 0, int64(0); n == 0 || sent < n; {
-		c.SetDeadline(time.Now().Add(idleLimit))
+		c.renew()
 		size := chunk
 		if rate > 0 {
 			size = pacedStep
@@ -94,10 +132,10 @@ func download(c net.Conn, n int64, rate float64) {
 		if n != 0 {
 			size = int(min(int64(size), n-sent))
 		}
-		if off+size > len(noise) {
+		if off+size > len(content) {
 			off = 0
 		}
-		w, err := c.Write(noise[off : off+size])
+		w, err := c.Write(content[off : off+size])
 		if err != nil {
 			return
 		}
@@ -106,16 +144,18 @@ func download(c net.Conn, n int64, rate float64) {
 	}
 }
 
-func upload(c net.Conn, reader io.Reader) {
+func upload(c *connection, reader io.Reader) {
 	buf := make([]byte, AckEvery)
 	var total, acked uint64
+	count := make([]byte, 8)
 	acknowledge := func() bool {
 		acked = total
-		_, err := c.Write(binary.BigEndian.AppendUint64(nil, total))
+		binary.BigEndian.PutUint64(count, total)
+		_, err := c.Write(count)
 		return err == nil
 	}
 	for {
-		c.SetDeadline(time.Now().Add(idleLimit))
+		c.renew()
 		n, err := reader.Read(buf)
 		total += uint64(n)
 		if err != nil {
@@ -128,10 +168,10 @@ func upload(c net.Conn, reader io.Reader) {
 	}
 }
 
-func echo(c net.Conn, reader io.Reader) {
+func echo(c *connection, reader io.Reader) {
 	buf := make([]byte, pacedStep)
 	for {
-		c.SetDeadline(time.Now().Add(idleLimit))
+		c.renew()
 		n, err := reader.Read(buf)
 		if n > 0 {
 			if _, err := c.Write(buf[:n]); err != nil {

@@ -48,6 +48,19 @@ func TestEndlessDownloadEndsWithTheClient(t *testing.T) {
 	}
 }
 
+func TestDownloadOfTextRepeatsItself(t *testing.T) {
+	client, server := net.Pipe()
+	go Server{Text: true}.Handle(server)
+	defer client.Close()
+	if _, err := io.WriteString(client, "D 200\n"); err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(client)
+	if err != nil || len(got) != 200 || bytes.Count(got, []byte("quick brown fox")) != 4 {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
 func TestUploadIsAcknowledged(t *testing.T) {
 	c := open(t, "U\n")
 	go c.Write(make([]byte, 2*AckEvery))

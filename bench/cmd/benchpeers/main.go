@@ -1,0 +1,128 @@
+// Command benchpeers measures the gateway beside its peer and its limit, in one
+// run on one machine, and prints the goals of docs/performance.md with what was
+// reached.
+//
+//	gateway  the program, through L2TP to `gateway demo server`
+//	peer     wgsocks, WireGuard with the same kind of stack and proxy, to wgfar
+//	limit    limitproxy, a proxy with no VPN, to `loadgen serve`
+//
+// It builds all of them, starts them on free ports of 127.0.0.1, and ends what
+// it has started. The measurements of the sides take turns; only ratios of one
+// run mean something. It needs Linux: CPU and memory come from /proc.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+
+	"gateway/bench/load"
+)
+
+// plan is how much is measured.
+type plan struct {
+	pairs     int
+	options   load.Options
+	churn     int           // connections of the churn test
+	churnWait time.Duration // how long memory may take to come back
+	limit     time.Duration // of the whole run
+}
+
+var (
+	full = plan{pairs: 5, options: load.Options{Dur: 2 * time.Second, Warm: time.Second, Size: 64},
+		churn: 10000, churnWait: 2 * time.Minute, limit: 40 * time.Minute}
+	quick = plan{pairs: 2, options: load.Options{Dur: 800 * time.Millisecond, Warm: 300 * time.Millisecond, Size: 64},
+		churn: 1000, churnWait: 10 * time.Second, limit: 6 * time.Minute}
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "benchpeers:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	short := flag.Bool("quick", false, "about two minutes: fewer pairs, shorter runs")
+	pairs := flag.Int("pairs", 0, "pairs of runs for each row (0: the plan's)")
+	only := flag.String("only", "", "measure only what this regular expression matches, as \"gso down:1\" or \"memory\"")
+	profiles := flag.String("profile", "", "write CPU and allocation profiles of the gateway to this directory, one pair for each of its processes; figures are then worse")
+	raw := flag.String("json", "", "append each run's figures to this file")
+	flag.Parse()
+	p := full
+	if *short {
+		p = quick
+	}
+	if *pairs > 0 {
+		p.pairs = *pairs
+	}
+	wanted, err := regexp.Compile(*only)
+	if err != nil {
+		return fmt.Errorf("-only: %w", err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, p.limit, errors.New("the whole run took too long"))
+	defer cancel()
+
+	dir, err := os.MkdirTemp("", "benchpeers")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := build(ctx, dir); err != nil {
+		return err
+	}
+	log, err := newRunLog(*raw)
+	if err != nil {
+		return err
+	}
+	defer log.close()
+	describeMachine(ctx, os.Stdout, p)
+	b := &bench{plan: p, dir: dir, wanted: wanted, log: log}
+	if *profiles != "" {
+		if b.profiles, err = filepath.Abs(*profiles); err != nil {
+			return err
+		}
+	}
+	outcomes, err := b.measureAll(ctx)
+	printTable(os.Stdout, outcomes)
+	return err
+}
+
+// A runLog keeps the figures of each run.
+type runLog struct{ file *os.File }
+
+func newRunLog(name string) (*runLog, error) {
+	if name == "" {
+		return &runLog{}, nil
+	}
+	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	return &runLog{f}, err
+}
+
+func (l *runLog) add(what string, round int, side string, f load.Figures, err error) {
+	fmt.Fprint(os.Stderr, ".")
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "\nbenchpeers: %s: %s: %v\n", what, side, err)
+	}
+	if l.file == nil || f == nil {
+		return
+	}
+	f["what"], f["side"], f["round"] = what, side, round
+	json.NewEncoder(l.file).Encode(f)
+}
+
+func (l *runLog) close() {
+	if l.file != nil {
+		l.file.Close()
+	}
+}

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"regexp"
+	"slices"
+	"time"
+
+	"gateway/bench/load"
+)
+
+// A bench is one run of everything that is wanted.
+type bench struct {
+	plan
+	dir      string // of the built programs
+	profiles string // directory for the gateway's; "": none
+	wanted   *regexp.Regexp
+	log      *runLog
+}
+
+// An outcome is what was reached of a goal.
+type outcome struct {
+	goal
+	ours, other load.Spread
+	figure      load.Spread // what the goal is about
+	busy        load.Spread // of the machine, 0 to 1
+	failed      int         // runs
+	note        string
+}
+
+// measureAll returns what it has even if it fails.
+func (b *bench) measureAll(ctx context.Context) (outcomes []outcome, err error) {
+	defer fmt.Fprintln(os.Stderr)
+	for _, send := range []string{"gso", "mmsg", "one"} {
+		o, err := b.measureKind(ctx, send)
+		outcomes = append(outcomes, o...)
+		if err != nil {
+			return outcomes, err
+		}
+	}
+	if !b.wanted.MatchString("memory") {
+		return outcomes, nil
+	}
+	for _, measure := range []func(context.Context) ([]outcome, error){b.memoryOfConnections, b.memoryAfterChurn} {
+		o, err := measure(ctx)
+		outcomes = append(outcomes, o...)
+		if err != nil {
+			return outcomes, err
+		}
+	}
+	return outcomes, nil
+}
+
+// measureKind does the measurements with far ends of one kind.
+func (b *bench) measureKind(ctx context.Context, send string) (outcomes []outcome, err error) {
+	todo := slices.DeleteFunc(slices.Clone(measurements), func(m measurement) bool {
+		return m.send != send || !b.wanted.MatchString(m.send+" "+m.what)
+	})
+	if len(todo) == 0 {
+		return nil, nil
+	}
+	s := &setup{sides: map[string]load.Side{}}
+	defer s.stop()
+	for _, start := range []func() error{
+		func() error { return s.startOurs(ctx, b, send) },
+		func() error { return s.startPeer(ctx, b.dir, send) },
+		func() error { return s.startLimit(ctx, b.dir) },
+	} {
+		if err := start(); err != nil {
+			return nil, err
+		}
+	}
+	for _, m := range todo {
+		o, err := b.measure(ctx, s, m)
+		if err != nil {
+			return outcomes, err
+		}
+		outcomes = append(outcomes, o...)
+	}
+	return outcomes, nil
+}
+
+// measure does one measurement.
+func (b *bench) measure(ctx context.Context, s *setup, m measurement) (outcomes []outcome, err error) {
+	c, err := load.ParseCase(m.what)
+	if err != nil {
+		return nil, err
+	}
+	sides := []load.Side{s.sides[ours], s.sides[peer]}
+	if slices.ContainsFunc(m.goals, func(g goal) bool { return g.against == limit }) {
+		sides = append(sides, s.sides[limit])
+	}
+	figures := load.Compare(ctx, c, b.options, sides, b.pairs, func(round int, s load.Side, f load.Figures, err error) {
+		b.log.add(m.send+" "+m.what, round, s.Name, f, err)
+	})
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	bySide := map[string][]load.Figures{}
+	for i, side := range sides {
+		bySide[side.Name] = figures[i]
+	}
+	for _, g := range m.goals {
+		outcomes = append(outcomes, reached(g, bySide))
+	}
+	return outcomes, nil
+}
+
+// reached compares the sides' figures.
+func reached(g goal, bySide map[string][]load.Figures) outcome {
+	mine, theirs := bySide[ours], bySide[g.against]
+	o := outcome{goal: g, ours: load.SpreadOf(load.Values(mine, g.figure)), other: load.SpreadOf(load.Values(theirs, g.figure)),
+		busy: load.SpreadOf(load.Values(mine, "machine_busy"))}
+	o.figure = o.ours
+	if g.against != "" {
+		o.figure = load.SpreadOf(load.Ratios(mine, theirs, g.figure))
+	}
+	for _, f := range slices.Concat(mine, theirs) {
+		if f == nil || f["error"] != nil {
+			o.failed++
+		}
+	}
+	return o
+}
+
+// pass reports whether the goal is reached; what was not measured is not.
+func (o outcome) pass() bool {
+	m := o.figure.Median
+	return !math.IsNaN(m) && o.failed == 0 && (o.atLeast == 0 || m >= o.atLeast) && (o.atMost == 0 || m <= o.atMost) && o.figure.Min >= o.never
+}
+
+// settle is how long a fresh process has before it counts as idle.
+const settle = 2 * time.Second
+
+// fresh starts a gateway that has done nothing yet.
+func (b *bench) fresh(ctx context.Context) (*setup, load.Side, error) {
+	s := &setup{sides: map[string]load.Side{}}
+	if err := s.startOurs(ctx, b, "gso"); err != nil {
+		s.stop()
+		return nil, load.Side{}, err
+	}
+	time.Sleep(settle)
+	return s, s.sides[ours], nil
+}
+
+// memoryOfConnections measures a fresh gateway's memory: idle, with idle
+// connections, and at most while 64 streams move.
+func (b *bench) memoryOfConnections(ctx context.Context) (outcomes []outcome, err error) {
+	s, side, err := b.fresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.stop()
+	outcomes = append(outcomes, absolute(idleGoal, mib(load.ReadProcess(side.PID).RSS)))
+	for _, what := range []string{"idle:200", "down:64", "up:64"} {
+		c, err := load.ParseCase(what)
+		if err != nil {
+			return outcomes, err
+		}
+		f := load.Compare(ctx, c, b.options, []load.Side{side}, 1, func(round int, s load.Side, f load.Figures, err error) {
+			b.log.add("memory "+what, round, s.Name, f, err)
+		})[0][0]
+		if c.Mode == load.Idle {
+			outcomes = append(outcomes, absolute(perConnGoal, f.Get("kib_per_conn")))
+		}
+	}
+	return append(outcomes, absolute(peakGoal, mib(load.ReadProcess(side.PID).PeakRSS))), context.Cause(ctx)
+}
+
+// memoryAfterChurn measures how a fresh gateway's memory comes back after many
+// short connections.
+func (b *bench) memoryAfterChurn(ctx context.Context) ([]outcome, error) {
+	s, side, err := b.fresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.stop()
+	idle := load.ReadProcess(side.PID).RSS
+	connections := 0.0
+	for connections < float64(b.churn) && ctx.Err() == nil {
+		f, err := load.Run(ctx, load.Rate, load.Options{Proxy: side.Proxy, Target: side.Target, N: 8, Dur: time.Second, Size: 64, PID: side.PID})
+		b.log.add("memory churn", 0, side.Name, f, err)
+		if err != nil {
+			return nil, err
+		}
+		connections += f.Get("samples")
+	}
+	busy := load.ReadProcess(side.PID).RSS
+	began := time.Now()
+	back := func() bool { return float64(load.ReadProcess(side.PID).RSS) <= afterwards.atMost*float64(idle) }
+	for !back() && time.Since(began) < b.churnWait && ctx.Err() == nil {
+		time.Sleep(time.Second)
+	}
+	o := absolute(afterwards, float64(load.ReadProcess(side.PID).RSS)/float64(idle))
+	o.note = fmt.Sprintf("%.0f connections: %.0f -> %.0f MiB, waited %.0f s", connections, mib(idle), mib(busy), time.Since(began).Seconds())
+	return []outcome{o}, context.Cause(ctx)
+}
+
+func absolute(g goal, value float64) outcome {
+	s := load.SpreadOf([]float64{value})
+	nothing := load.SpreadOf(nil)
+	return outcome{goal: g, ours: s, other: nothing, figure: s, busy: nothing}
+}
+
+func mib(kib int64) float64 { return float64(kib) / 1024 }
