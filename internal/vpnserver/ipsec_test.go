@@ -46,7 +46,6 @@ func ipsecClient(t *testing.T, s *vpnserver.Server, change ...func(*vpnclient.Co
 	return c
 }
 
-
 func TestPageThroughEachTransform(t *testing.T) {
 	for _, test := range []struct{ phase1, esp string }{
 		{"", ""}, // what both prefer
@@ -92,8 +91,12 @@ func TestKindsOfIPsecConnection(t *testing.T) {
 		{"PFS", func(c *vpnserver.Config) { c.IPsec.IKE.PFS = ike.PFSOn }, func(*vpnclient.Config) {}},
 		{"everything on one port", func(*vpnserver.Config) {}, func(c *vpnclient.Config) { c.Port = c.IPsec.IKE.NATPort }},
 		{"another inner port", func(*vpnserver.Config) {}, func(c *vpnclient.Config) { c.IPsec.IKE.InnerPort = 40000 }},
-		{"HMAC-SHA-256 cut to 96 bits", func(c *vpnserver.Config) { c.IPsec.TruncatedSHA256, c.IPsec.IKE.ESPProposals = true, []string{"aes256-sha256"} },
-			func(c *vpnclient.Config) { c.IPsec.TruncatedSHA256, c.IPsec.IKE.ESPProposals = true, []string{"aes256-sha256"} }},
+		{"HMAC-SHA-256 cut to 96 bits", func(c *vpnserver.Config) {
+			c.IPsec.TruncatedSHA256, c.IPsec.IKE.ESPProposals = true, []string{"aes256-sha256"}
+		},
+			func(c *vpnclient.Config) {
+				c.IPsec.TruncatedSHA256, c.IPsec.IKE.ESPProposals = true, []string{"aes256-sha256"}
+			}},
 		{"call from the server", func(c *vpnserver.Config) { c.CallOut = true }, func(c *vpnclient.Config) { c.WaitForCall = true }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -129,7 +132,9 @@ func TestIPsecFailures(t *testing.T) {
 			func(c *vpnclient.Config) { c.IPsec.IKE.PSK, c.IPsec.IKE.Aggressive = []byte("wrong"), true }, "ike-phase1", vpnclient.Refused},
 		{"server is another", nil, func(c *vpnclient.Config) { c.IPsec.IKE.RemoteID = ike.Identity{Type: ike.IDFQDN, Data: "vpn.example"} }, "ike-phase1", vpnclient.Refused},
 		{"client is another", func(c *vpnserver.Config) { c.IPsec.IKE.RemoteID = ike.Identity{Type: ike.IDFQDN, Data: "alice"} }, nil, "ike-phase1", vpnclient.Refused},
-		{"no common algorithm", nil, func(c *vpnclient.Config) { c.IPsec.IKE.Policy, c.IPsec.IKE.Proposals = ike.Strict, []string{"aes256-sha256-modp4096"} },
+		{"no common algorithm", nil, func(c *vpnclient.Config) {
+			c.IPsec.IKE.Policy, c.IPsec.IKE.Proposals = ike.Strict, []string{"aes256-sha256-modp4096"}
+		},
 			"ike-phase1", vpnclient.Disagreed},
 		{"no common ESP algorithm", func(c *vpnserver.Config) { c.IPsec.IKE.ESPProposals = []string{"aes128-sha1"} },
 			func(c *vpnclient.Config) { c.IPsec.IKE.ESPProposals = []string{"aes256-sha256"} }, "ike-phase2", vpnclient.Disagreed},
@@ -186,7 +191,9 @@ func (s *spySocket) WriteDatagrams(datagrams [][]byte, offset int, to netip.Addr
 }
 
 func (s *spySocket) kind(d []byte, to netip.AddrPort) string {
-	isIKE := func(m []byte) bool { return len(m) >= 28 && m[17] == 0x10 && int(binary.BigEndian.Uint32(m[24:])) == len(m) }
+	isIKE := func(m []byte) bool {
+		return len(m) >= 28 && m[17] == 0x10 && int(binary.BigEndian.Uint32(m[24:])) == len(m)
+	}
 	isL2TP := len(d) >= 6 && d[0]&0x34 == 0 && d[1] == 2 // RFC 2661 section 3.1: reserved bits, version
 	switch {
 	case to == s.ike && isIKE(d):
