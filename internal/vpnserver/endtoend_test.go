@@ -343,7 +343,7 @@ func checkTransfer(t *testing.T, network *stack.Stack, size int64) {
 	t.Helper()
 	transport := &http.Transport{DialContext: network.DialContext}
 	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport, Timeout: wait}
+	client := &http.Client{Transport: transport, Timeout: 3 * wait}
 	response, err := client.Get("http://10.88.0.1/big")
 	if err != nil {
 		t.Fatal(err)

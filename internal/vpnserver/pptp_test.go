@@ -166,6 +166,7 @@ func TestPPTPTransferOverBadPath(t *testing.T) {
 	t.Parallel() // it mostly waits
 	const size = 16 << 20
 	impatient := stack.Config{MinRTO: 5 * time.Millisecond, DisableGSO: true} // as in TestTransferOverBadCarrier
+	impatiently := pptp.Config{ReorderDelay: 200 * time.Microsecond}          // for the same reason
 	for _, test := range []struct {
 		name string
 		ccp  mppe.Policy
@@ -180,10 +181,10 @@ func TestPPTPTransferOverBadPath(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			n := gre.NewNetwork()
 			s := startPPTP(t, n, vpnserver.Config{GRE: badLink{n.Open(loopback), test.path(1)}, Stack: impatient,
-				PPTP: pptp.Config{ReorderDelay: 2 * time.Millisecond}, PPP: ppp.Config{CCP: test.ccp}})
+				PPTP: impatiently, PPP: ppp.Config{CCP: test.ccp}})
 			c := pptpConfig(t, n, s, "alice")
 			c.Stack, c.PPP.NoIPv6, c.PPP.CCP = impatient, true, test.ccp
-			c.PPTP.ReorderDelay = 2 * time.Millisecond
+			c.PPTP = impatiently
 			c.OpenGRE = func(context.Context, netip.Addr) (vpnclient.GRESocket, error) {
 				return badLink{n.Open(loopback), test.path(2)}, nil
 			}
