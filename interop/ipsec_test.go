@@ -182,7 +182,7 @@ func TestIPsecRekey(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			p := run(t, server(test.server), alice, secure(test.tunnel)).waitReady()
-			checkEcho(t, p, test.length)
+			checkLongEcho(t, p, test.length)
 			renewed := func(phase string) (n int) {
 				p.mu.Lock()
 				defer p.mu.Unlock()
@@ -202,9 +202,9 @@ func TestIPsecRekey(t *testing.T) {
 	}
 }
 
-// checkEcho sends random bytes over one connection for a while and wants them
+// checkLongEcho sends random bytes over one connection for a while and wants them
 // back.
-func checkEcho(t *testing.T, p *program, length time.Duration) {
+func checkLongEcho(t *testing.T, p *program, length time.Duration) {
 	t.Helper()
 	dialer, err := socks.SOCKS5("tcp", p.proxy("socks5"), nil, nil)
 	if err != nil {
@@ -251,8 +251,6 @@ func TestIPsecDeadPeer(t *testing.T) {
 	t.Logf("noticed after %v", time.Since(start).Round(time.Second))
 	p.waitLog(0, map[string]string{"stage": "ike-phase1", "advice": "gone"})
 }
-
-const exitLinkLost = 8
 
 // The server is killed with all that it knew, and comes back. Nothing but IKE
 // and ESP in UDP is ever on the wire.
