@@ -182,7 +182,7 @@ func TestIPsecRekey(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			p := run(t, server(test.server), alice, secure(test.tunnel)).waitReady()
-			checkLongEcho(t, p, test.length)
+			keepEchoing(t, p, test.length)
 			renewed := func(phase string) (n int) {
 				p.mu.Lock()
 				defer p.mu.Unlock()
@@ -202,9 +202,9 @@ func TestIPsecRekey(t *testing.T) {
 	}
 }
 
-// checkLongEcho sends random bytes over one connection for a while and wants them
+// keepEchoing sends random bytes over one connection for a while and wants them
 // back.
-func checkLongEcho(t *testing.T, p *program, length time.Duration) {
+func keepEchoing(t *testing.T, p *program, length time.Duration) {
 	t.Helper()
 	dialer, err := socks.SOCKS5("tcp", p.proxy("socks5"), nil, nil)
 	if err != nil {

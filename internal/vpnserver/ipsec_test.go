@@ -273,6 +273,7 @@ func TestClientsGoodbyeEndsItsSAs(t *testing.T) {
 
 // 4 MiB arrive intact through ESP over a carrier that loses, duplicates and reorders.
 func TestIPsecTransferOverBadCarrier(t *testing.T) {
+	t.Parallel() // it mostly waits
 	const size = 4 << 20
 	impatient := stack.Config{MinRTO: 5 * time.Millisecond, DisableGSO: true}
 	s := ipsecServer(t, func(c *vpnserver.Config) { c.WrapSocket, c.Stack = bad(1), impatient })

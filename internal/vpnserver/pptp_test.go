@@ -163,6 +163,7 @@ func almostGoodPath(seed int64) *badPath {
 // Everything arrives intact over a path that loses, duplicates and reorders GRE
 // packets, in all modes of encryption.
 func TestPPTPTransferOverBadPath(t *testing.T) {
+	t.Parallel() // it mostly waits
 	const size = 16 << 20
 	impatient := stack.Config{MinRTO: 5 * time.Millisecond, DisableGSO: true} // as in TestTransferOverBadCarrier
 	for _, test := range []struct {
