@@ -47,4 +47,4 @@ cross: ## build for every system that is supported
 	  echo $$target; CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} go build -o /dev/null ./cmd/gateway || exit 1; done
 
 interop: ## tests against real servers; root, Debian (it starts and stops the lab by itself)
-	go test -tags interop -count=1 -timeout 30m -v ./interop
+	go test -tags interop -count=1 -parallel 6 -timeout 30m -v ./interop

@@ -15,6 +15,7 @@ const (
 	exitUnreachable    = 4
 	exitNegotiation    = 5
 	exitAuthentication = 6
+	exitLinkLost       = 8
 )
 
 // Each failure has its stage, its cause and an advice in the log, and its exit code.

@@ -168,6 +168,7 @@ func TestIPsecFailures(t *testing.T) {
 // One TCP connection goes on while both phases are renewed again and again, by
 // us and by the server.
 func TestIPsecRekey(t *testing.T) {
+	t.Parallel() // it mostly waits
 	for _, test := range []struct {
 		name           string
 		server         int
@@ -251,8 +252,6 @@ func TestIPsecDeadPeer(t *testing.T) {
 	t.Logf("noticed after %v", time.Since(start).Round(time.Second))
 	p.waitLog(0, map[string]string{"stage": "ike-phase1", "advice": "gone"})
 }
-
-const exitLinkLost = 8
 
 // The server is killed with all that it knew, and comes back. Nothing but IKE
 // and ESP in UDP is ever on the wire.

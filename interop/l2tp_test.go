@@ -164,6 +164,7 @@ func checkUpload(t *testing.T, p *program, n int64) {
 
 // 5 % loss each way, 20 ms, reordering and duplicates.
 func TestL2TPLossyTransfer(t *testing.T) {
+	t.Parallel() // it mostly waits
 	p := run(t, server(51), alice, nil).waitReady()
 	checkUpload(t, p, 2<<20)
 	checkEcho(t, p, 1<<20) // and back

@@ -37,7 +37,7 @@ var exitCodeTexts = []string{
 	exitPrivilege:      "the system does not permit what the protocol needs",
 	exitUnreachable:    "the server's name is unknown, or the server does not answer",
 	exitNegotiation:    "the server answers but refuses the tunnel, or has no method in common with us",
-	exitAuthentication: "the server refuses the login, or cannot prove that it knows the password",
+	exitAuthentication: "the server refuses the login, the key or the certificate, or cannot prove that it knows the password",
 	exitPeerClosed:     "the server closed the tunnel after it was up",
 	exitLinkLost:       "the server fell silent after the tunnel was up",
 	exitListener:       "an address for a proxy to listen on cannot be had",

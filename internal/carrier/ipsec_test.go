@@ -32,7 +32,6 @@ type world struct {
 	client, server *IPsec
 	sky            []flight // datagrams on their way, by arrival
 	seen           int      // datagrams that were sent
-	plain          int      // of those, how many are IKE without keys or ESP
 	cut            bool     // nothing arrives
 	lossy          *rand.Rand
 

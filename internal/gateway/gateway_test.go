@@ -11,6 +11,7 @@ import (
 	"gateway/internal/config"
 	"gateway/internal/supervisor"
 	"gateway/ppp"
+	"gateway/tunnel/ipsec/ike"
 )
 
 func load(t *testing.T, environ ...string) *config.Config {
@@ -106,5 +107,48 @@ func TestDescribe(t *testing.T) {
 	}
 	if fields := supervisor.Describe(errors.New("x")); len(fields) != 2 {
 		t.Errorf("got %v", fields)
+	}
+}
+
+// What config takes for a proposal, IKE does, too, and it refuses what IKE does.
+func TestProposalsOfTheConfigurationAreKnownToIKE(t *testing.T) {
+	parts := [][]string{{"aes", "aes128", "aes192", "aes256", "3des", "des", "null", "aes128gcm16", "aes256gcm8", "aes192gcm12"},
+		{"", "md5", "sha", "sha1", "sha256", "sha384", "sha512", "sha3"},
+		{"", "modp768", "modp1024", "modp1536", "modp2048", "modp3072", "modp4096", "ecp256", "ecp384", "ecp521", "curve25519"}}
+	for _, cipher := range parts[0] {
+		for _, hash := range parts[1] {
+			for _, group := range parts[2] {
+				proposal := cipher
+				for _, part := range []string{hash, group} {
+					if part != "" {
+						proposal += "-" + part
+					}
+				}
+				for key, known := range map[string]func(string) error{
+					"PROPOSALS":     func(s string) error { _, err := ike.ParseProposal(s); return err },
+					"ESP_PROPOSALS": func(s string) error { _, err := ike.ParseESPProposal(s); return err },
+				} {
+					for crypto, policy := range map[string]ike.Policy{"compatible": ike.Compatible, "strict": ike.Strict} {
+						want := known(proposal) == nil
+						if want {
+							c := ike.Config{PSK: []byte("x"), Policy: policy}
+							if key == "PROPOSALS" {
+								c.Proposals = []string{proposal}
+							} else {
+								c.ESPProposals = []string{proposal}
+							}
+							_, err := ike.NewEndpoint(c, nil)
+							want = err == nil
+						}
+						_, err := config.Load(config.Sources{Environ: []string{"GATEWAY_TUNNEL_SERVER=vpn", "GATEWAY_TUNNEL_USERNAME=x", "GATEWAY_TUNNEL_PASSWORD=x",
+							"GATEWAY_TUNNEL_PROTOCOL=l2tp-ipsec", "GATEWAY_TUNNEL_IPSEC_PSK=x", "GATEWAY_TUNNEL_IPSEC_CRYPTO=" + crypto,
+							"GATEWAY_TUNNEL_IPSEC_" + key + "=" + proposal}})
+						if (err == nil) != want {
+							t.Errorf("%s %s, %s: the configuration says %v", key, proposal, crypto, err)
+						}
+					}
+				}
+			}
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"gateway/ppp"
+	"gateway/tunnel/ipsec/ike"
 	"gateway/tunnel/l2tp"
 )
 
@@ -27,6 +28,19 @@ func TestJudge(t *testing.T) {
 		{&l2tp.PeerError{ResultCode: 2}, Disagreed},
 		{&l2tp.PeerError{ResultCode: 6, WasUp: true}, PeerClosed},
 		{&l2tp.PeerError{Session: true, ResultCode: notAuthorised}, Disagreed}, // there it means "no facilities"
+		{&ike.LocalError{Kind: ike.NoAnswer}, Unreachable},
+		{&ike.LocalError{Kind: ike.NoAnswerNATPort}, Unreachable},
+		{&ike.LocalError{Kind: ike.NoAnswerPhase2}, Disagreed},
+		{&ike.LocalError{Kind: ike.NoNATTraversal}, Disagreed},
+		{&ike.LocalError{Kind: ike.Undecryptable}, Refused},
+		{&ike.LocalError{Kind: ike.WrongIdentity}, Refused},
+		{&ike.LocalError{Kind: ike.WrongCertificate}, Refused},
+		{&ike.LocalError{Kind: ike.DeadPeer}, LinkLost},
+		{&ike.PeerError{Phase: 1, Notify: 24, Authenticated: true}, Refused},
+		{&ike.PeerError{Phase: 1, Notify: 24}, Disagreed}, // anyone on the way can say so
+		{&ike.PeerError{Phase: 1, Notify: 14}, Disagreed},
+		{&ike.PeerError{Phase: 2, Notify: 18, Authenticated: true}, Disagreed},
+		{&ike.PeerError{Phase: 2, Authenticated: true}, PeerClosed},
 		{&ppp.AuthError{Code: 691}, Refused},
 		{&ppp.AuthLocalError{Reason: ppp.AuthUnproven}, Refused},
 		{&ppp.AuthLocalError{Reason: ppp.AuthNotAllowed}, Refused},

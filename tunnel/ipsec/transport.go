@@ -187,7 +187,7 @@ func (t *Transport) adviseTruncation(p *pair, why drop, esp []byte) {
 	if (why == dropForged || why == dropMalformed) && p.in.isTruncated(p.transform, esp) {
 		t.counters.truncatedPeers.Add(1)
 		t.config.Log.Warn("the peer cuts HMAC-SHA-256 to 96 bits, as old Android and Linux do: nothing it sends is accepted",
-			"peer", p.peer.address, "advice", "use "+Transform{p.transform.Encryption, HMACSHA256x96}.String()+" or another integrity algorithm")
+			"peer", p.peer.address, "advice", "set sha256_96, or use another integrity algorithm")
 	}
 }
 

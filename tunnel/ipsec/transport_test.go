@@ -834,7 +834,7 @@ func TestPeerThatTruncatesSHA256IsExplainedOnce(t *testing.T) {
 		c.install(t, epoch, ofClient)
 		s.install(t, epoch, ofServer)
 		s.receive(epoch, client, c.seal(t, server, "one", "two")...)
-		if s.Stats().TruncatedPeers != 1 || s.Stats().Opened != 0 || strings.Count(log.String(), "use "+encryption+"-sha256_96") != 1 {
+		if s.Stats().TruncatedPeers != 1 || s.Stats().Opened != 0 || strings.Count(log.String(), "set sha256_96") != 1 {
 			t.Error(encryption, s.Stats(), log.String())
 		}
 	}
