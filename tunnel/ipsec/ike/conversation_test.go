@@ -915,13 +915,34 @@ func TestSelectorsMustBeOfL2TP(t *testing.T) {
 
 // RFC 2407 section 4.6.3.1.
 func TestResponderLifetimeIsHeeded(t *testing.T) {
-	p := connected(t, Config{}, Config{})
+	p := connected(t, Config{}, Config{ESPLifetime: 10 * time.Minute})
+	if got := p.c.up[0].Lifetime; got != 10*time.Minute {
+		t.Error("lifetime of phase 2:", got)
+	}
 	server := p.s[0].peer.newest()
 	data := appendAttribute(appendAttribute(nil, attributeLifeType, lifeSeconds), attributeLife, 600)
 	server.sendNotify(notification{protocolISAKMP, server.spi(), notifyResponderLifetime, data})
 	p.run(time.Second)
 	if got := p.c.peer.newest().expiresAt.Sub(p.now); got > 10*time.Minute || got < 9*time.Minute {
 		t.Error("lifetime:", got)
+	}
+}
+
+// A server for Cisco's clients asks for a user name after phase 1.
+func TestXAuthIsExplained(t *testing.T) {
+	p := newPair(t, Config{}, Config{})
+	p.fate = func(f flight) []time.Duration {
+		if h, _, _ := parseHeader(f.message); h.exchange == quickModeType {
+			h.exchange, h.id = transaction, 77
+			p.client.Receive(p.now, server4500, true, append(compose(h).finish(), make([]byte, 16)...))
+			return nil
+		}
+		return []time.Duration{time.Millisecond}
+	}
+	p.dial()
+	p.run(time.Minute)
+	if p.c.down == nil || !strings.Contains(p.c.down.Error(), "XAuth") {
+		t.Error(p.c.down)
 	}
 }
 
