@@ -983,3 +983,26 @@ func FuzzEndpoint(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkConnect is phase 1 and phase 2, both sides.
+func BenchmarkConnect(b *testing.B) {
+	for _, proposal := range []string{"aes256-sha256-ecp256", "aes256-sha256-modp2048", "3des-sha1-modp1024"} {
+		b.Run("proposal="+proposal, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				connected(b, Config{Proposals: []string{proposal}}, Config{})
+			}
+		})
+	}
+}
+
+// BenchmarkBogusMessage is what a flood of messages with unknown cookies costs.
+func BenchmarkBogusMessage(b *testing.B) {
+	p := connected(b, Config{}, Config{})
+	bogus := sample()
+	b.ReportAllocs()
+	b.SetBytes(int64(len(bogus)))
+	for b.Loop() {
+		p.server.Receive(p.now, clientAddr, false, bogus)
+	}
+}
