@@ -915,13 +915,34 @@ func TestSelectorsMustBeOfL2TP(t *testing.T) {
 
 // RFC 2407 section 4.6.3.1.
 func TestResponderLifetimeIsHeeded(t *testing.T) {
-	p := connected(t, Config{}, Config{})
+	p := connected(t, Config{}, Config{ESPLifetime: 10 * time.Minute})
+	if got := p.c.up[0].Lifetime; got != 10*time.Minute {
+		t.Error("lifetime of phase 2:", got)
+	}
 	server := p.s[0].peer.newest()
 	data := appendAttribute(appendAttribute(nil, attributeLifeType, lifeSeconds), attributeLife, 600)
 	server.sendNotify(notification{protocolISAKMP, server.spi(), notifyResponderLifetime, data})
 	p.run(time.Second)
 	if got := p.c.peer.newest().expiresAt.Sub(p.now); got > 10*time.Minute || got < 9*time.Minute {
 		t.Error("lifetime:", got)
+	}
+}
+
+// A server for Cisco's clients asks for a user name after phase 1.
+func TestXAuthIsExplained(t *testing.T) {
+	p := newPair(t, Config{}, Config{})
+	p.fate = func(f flight) []time.Duration {
+		if h, _, _ := parseHeader(f.message); h.exchange == quickModeType {
+			h.exchange, h.id = transaction, 77
+			p.client.Receive(p.now, server4500, true, append(compose(h).finish(), make([]byte, 16)...))
+			return nil
+		}
+		return []time.Duration{time.Millisecond}
+	}
+	p.dial()
+	p.run(time.Minute)
+	if p.c.down == nil || !strings.Contains(p.c.down.Error(), "XAuth") {
+		t.Error(p.c.down)
 	}
 }
 
@@ -961,4 +982,27 @@ func FuzzEndpoint(f *testing.F) {
 			t.Error("forged messages ended the peer:", p.c.down)
 		}
 	})
+}
+
+// BenchmarkConnect is phase 1 and phase 2, both sides.
+func BenchmarkConnect(b *testing.B) {
+	for _, proposal := range []string{"aes256-sha256-ecp256", "aes256-sha256-modp2048", "3des-sha1-modp1024"} {
+		b.Run("proposal="+proposal, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				connected(b, Config{Proposals: []string{proposal}}, Config{})
+			}
+		})
+	}
+}
+
+// BenchmarkBogusMessage is what a flood of messages with unknown cookies costs.
+func BenchmarkBogusMessage(b *testing.B) {
+	p := connected(b, Config{}, Config{})
+	bogus := sample()
+	b.ReportAllocs()
+	b.SetBytes(int64(len(bogus)))
+	for b.Loop() {
+		p.server.Receive(p.now, clientAddr, false, bogus)
+	}
 }

@@ -64,7 +64,7 @@ type Config struct {
 
 	LocalID   Identity   // whom we claim to be; zero: the subject of the certificate, or else LocalAddr
 	RemoteID  Identity   // whom the peer must be; zero: anyone who knows the PSK, or whose certificate is of the Roots
-	LocalAddr netip.Addr // our address as we see it, in IDs; not used to send. Invalid: the unspecified address
+	LocalAddr netip.Addr // our address as we see it, in IDs and NAT-D; not used to send. Invalid: the unspecified address
 
 	Policy       Policy
 	Proposals    []string // of phase 1, best first, in place of the default ones; see ParseProposal
@@ -78,8 +78,8 @@ type Config struct {
 
 	NoInitialContact bool // do not tell peers, in the first phase 1 with each, that they can forget what they had with us
 
-	Port    uint16 // of the peer, where phase 1 begins; 0 means 500
-	NATPort uint16 // of the peer, where phase 1 goes on and ESP goes (RFC 3947 section 4); 0 means 4500. If equal to Port, all goes there
+	Port    uint16 // of the responder, where phase 1 begins; 0 means 500
+	NATPort uint16 // of the responder, where phase 1 goes on and ESP goes (RFC 3947 section 4); 0 means 4500. If equal to Port, all goes there
 
 	InnerPort     uint16 // our UDP port inside ESP; 0 means 1701
 	PeerInnerPort uint16 // the peer's, as initiator; 0 means 1701
@@ -317,6 +317,8 @@ func (e *Endpoint) receive(now time.Time, from netip.AddrPort, marker bool, raw 
 		s.receiveQuick(now, from, marker, h, raw[:headerSize+len(body)])
 	case h.exchange == informational:
 		s.receiveInformational(now, from, marker, h, raw[:headerSize+len(body)])
+	case h.exchange == transaction:
+		s.asksUser = true
 	default:
 		e.counters.malformed.Add(1)
 	}

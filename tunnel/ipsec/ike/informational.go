@@ -158,12 +158,15 @@ func (s *isakmpSA) receiveInformational(now time.Time, from netip.AddrPort, mark
 	}
 }
 
-// heardFrom notes that something of the peer came in, and from where: it may have moved (RFC 3947 section 4).
+// heardFrom notes that something authentic of the peer came in, and from where: it may have moved (RFC 3947 section 4).
 func (s *isakmpSA) heardFrom(now time.Time, from netip.AddrPort, marker bool) {
-	s.remote, s.marker = from, marker
-	if s.peer != nil {
+	if s.peer == nil {
+		return
+	}
+	s.peer.Heard(now)
+	if !s.peer.dialed { // a server stays where it is
+		s.remote, s.marker = from, marker
 		s.peer.remote, s.peer.marker = from, marker
-		s.peer.Heard(now)
 	}
 }
 

@@ -24,6 +24,7 @@ const (
 	mainMode       exchangeType = 2 // Identity Protection
 	aggressiveMode exchangeType = 4
 	informational  exchangeType = 5
+	transaction    exchangeType = 6 // XAuth and Mode Config, which L2TP does not use
 	quickModeType  exchangeType = 32
 )
 

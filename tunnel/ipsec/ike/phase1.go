@@ -48,6 +48,8 @@ type isakmpSA struct {
 	marker    bool
 	suspect   error     // the verdict if no genuine answer comes: from a message that anyone could have sent
 	giveUp    time.Time // of a responder
+	garbled   bool      // the peer's identity could not be decrypted
+	asksUser  bool      // the peer began an exchange for XAuth or Mode Config
 
 	psk       []byte
 	abilities abilities
@@ -142,9 +144,9 @@ func (s *isakmpSA) drawSecret(p Proposal) (err error) {
 	return nil
 }
 
-// isFrom tells whether a message can be of this SA's peer by its source. NATs may change its port.
+// isFrom tells whether a message can be of this SA's peer by its source. NATs may change its port, and the address of one that dialed us.
 func (s *isakmpSA) isFrom(from netip.AddrPort) bool {
-	return from.Addr() == s.remote.Addr() || s.state == established && !s.initiator
+	return from.Addr() == s.remote.Addr() || s.state == established && !s.peer.dialed
 }
 
 // receiveFirst takes a message 1: someone begins.
@@ -177,7 +179,7 @@ func (e *Endpoint) receiveFirst(now time.Time, from netip.AddrPort, marker bool,
 		err = s.receiveAggressive1(now, m)
 	}
 	if err != nil {
-		e.config.Log.Info("ike: refused a peer", "from", from, "err", err)
+		e.config.Log.Debug("ike: refused a peer", "from", from, "err", err)
 		e.counters.refused.Add(1)
 		s.remove()
 		return
@@ -260,7 +262,7 @@ func (s *isakmpSA) receivePhase1(now time.Time, from netip.AddrPort, marker bool
 	}
 	if err == nil {
 		// What follows has to prove that it is the peer's, if this is a message of authentication; it may have moved, then.
-		if encrypted || s.mode == aggressiveMode && s.state == await3 {
+		if !s.initiator && (encrypted || s.state == await3 && s.mode == aggressiveMode) {
 			s.remote, s.marker = from, marker
 		}
 		s.out.heard(raw)
@@ -287,7 +289,10 @@ func (s *isakmpSA) explainGarbage(now time.Time, err error) error {
 	}
 	if !s.initiator {
 		s.sendNotify(notification{protocol: protocolISAKMP, kind: notifyPayloadMalformed})
-		s.e.config.Log.Warn("ike: cannot decrypt the peer's identity: its pre-shared key is most likely another", "from", s.remote)
+		if !s.garbled {
+			s.garbled = true
+			s.e.config.Log.Warn("ike: cannot decrypt the peer's identity: its pre-shared key is most likely another", "from", s.remote)
+		}
 	}
 	return &LocalError{Kind: Undecryptable, Phase: 1, Detail: "cannot decrypt the server's identity: its key is another", certificates: s.e.config.certificates()}
 }
@@ -773,6 +778,9 @@ func (s *isakmpSA) addInitialContact(c *composer) {
 	address := s.remote.Addr()
 	if s.e.config.NoInitialContact || s.e.contacts[address] || len(s.e.contacts) >= s.e.config.MaxPeers {
 		return
+	}
+	if s.e.localID.Type == 0 && !s.e.config.LocalAddr.IsValid() {
+		return // without an identity of our own we would end what others have
 	}
 	s.e.contacts[address] = true
 	c.add(payloadNotify, appendNotification(nil, notification{protocolISAKMP, s.spi(), notifyInitialContact, nil}))

@@ -239,6 +239,11 @@ func (q *quickMode) answer(m *message) (reply *composer, why notifyType) {
 	if _, natOA := s.abilities.nat.payloads(); len(m.all(natOA)) > 0 {
 		q.addNATOA(c, false)
 	}
+	if own := q.child.sa.Lifetime; own < choice.life || choice.life == 0 {
+		// RFC 2407 section 4.6.3.1: the attributes go back unchanged, so this is how to say that it lives shorter.
+		data := appendAttribute(appendAttribute(nil, espAttributeLifeType, lifeSeconds), espAttributeLife, uint64(own/time.Second))
+		c.add(payloadNotify, appendNotification(nil, notification{protocolESP, spiBytes(q.spi), notifyResponderLifetime, data}))
+	}
 	return c, 0
 }
 
@@ -471,7 +476,11 @@ func (q *quickMode) advance(now time.Time) {
 		}
 	case !q.out.advance(q.sa.e, now):
 	case q.state == quickAwait2:
-		p.quickFailed(now, q, &LocalError{Kind: NoAnswerPhase2, Phase: 2, Detail: fmt.Sprintf("no answer from %v", q.sa.remote)})
+		detail := fmt.Sprintf("no answer from %v", q.sa.remote)
+		if q.sa.asksUser {
+			detail = "server asks for a user name (XAuth) instead: it is set up for Cisco IPsec, not for L2TP"
+		}
+		p.quickFailed(now, q, &LocalError{Kind: NoAnswerPhase2, Phase: 2, Detail: detail})
 	default: // the peer never confirmed; it may think all the same that the pair is up
 		c := q.child
 		delete(q.sa.quicks, q.id)

@@ -38,7 +38,6 @@ var (
 	vendorNATDraft02    = unhex("cd60464335df21f87cfdb2fc68b6a448")
 	vendorDPD           = unhex("afcad71368a1f1c96b8696fc77570100") // RFC 3706 section 5.1
 	vendorFragmentation = unhex("4048b7d56ebce88525e7de7f00d6c2d3") // 4 bytes of flags may follow
-	vendorXAuth         = unhex("09002689dfd6b712")
 )
 
 func unhex(s string) []byte {
@@ -54,7 +53,6 @@ type abilities struct {
 	nat           natVersion
 	dpd           bool
 	fragmentation bool
-	xauth         bool // it may ask for a user name after phase 1; L2TP servers do not
 }
 
 func (m *message) abilities() (a abilities) {
@@ -68,8 +66,6 @@ func (m *message) abilities() (a abilities) {
 			a.dpd = true
 		case bytes.HasPrefix(id, vendorFragmentation):
 			a.fragmentation = true
-		case bytes.HasPrefix(id, vendorXAuth):
-			a.xauth = true
 		}
 	}
 	return a
