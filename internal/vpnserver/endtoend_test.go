@@ -270,7 +270,8 @@ func ownAddress(t *testing.T) netip.Addr {
 // A badPath loses some percent of what is sent, sends some twice and holds some
 // back until others have overtaken them.
 type badPath struct {
-	lost, twice, late int
+	lost, twice, late int // percent
+	hold              int // how many are held back at a time
 
 	mu   sync.Mutex
 	rand *rand.Rand
@@ -278,7 +279,7 @@ type badPath struct {
 }
 
 func newBadPath(seed int64) *badPath {
-	return &badPath{lost: 5, twice: 2, late: 5, rand: rand.New(rand.NewSource(seed))}
+	return &badPath{lost: 5, twice: 2, late: 5, hold: 3, rand: rand.New(rand.NewSource(seed))}
 }
 
 // pass returns copies of what gets through.
@@ -295,7 +296,7 @@ func (p *badPath) pass(packets [][]byte, offset int) (out [][]byte) {
 			p.held = append(p.held, d)
 		default:
 			out = append(out, d)
-			if len(p.held) > 3 {
+			if len(p.held) > p.hold {
 				out = append(out, p.held...)
 				p.held = nil
 			}
