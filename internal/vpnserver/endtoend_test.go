@@ -271,15 +271,17 @@ func ownAddress(t *testing.T) netip.Addr {
 // back until others have overtaken them.
 type badPath struct {
 	lost, twice, late int // percent
-	hold              int // how many are held back at a time
 
 	mu   sync.Mutex
 	rand *rand.Rand
 	held [][]byte
 }
 
+// newBadPath returns one as bad as TCP can live with: when a tenth is lost, or so
+// late that it is as good as lost, TCP does little but wait for its
+// retransmission timer.
 func newBadPath(seed int64) *badPath {
-	return &badPath{lost: 5, twice: 2, late: 5, hold: 3, rand: rand.New(rand.NewSource(seed))}
+	return &badPath{lost: 5, twice: 2, late: 3, rand: rand.New(rand.NewSource(seed))}
 }
 
 // pass returns copies of what gets through.
@@ -296,10 +298,8 @@ func (p *badPath) pass(packets [][]byte, offset int) (out [][]byte) {
 			p.held = append(p.held, d)
 		default:
 			out = append(out, d)
-			if len(p.held) > p.hold {
-				out = append(out, p.held...)
-				p.held = nil
-			}
+			out = append(out, p.held...)
+			p.held = nil
 		}
 	}
 	return out
