@@ -271,15 +271,18 @@ func ownAddress(t *testing.T) netip.Addr {
 // be overtaken: by what follows in the same call and in the next one. It must
 // not hold them longer: what arrives ever later makes TCP ever more patient.
 type badPath struct {
-	lost, twice, late int
+	lost, twice, late int // percent
 
 	mu   sync.Mutex
 	rand *rand.Rand
 	held [][]byte
 }
 
+// newBadPath returns one as bad as TCP can live with: when a tenth is lost, or so
+// late that it is as good as lost, TCP does little but wait for its
+// retransmission timer.
 func newBadPath(seed int64) *badPath {
-	return &badPath{lost: 5, twice: 2, late: 5, rand: rand.New(rand.NewSource(seed))}
+	return &badPath{lost: 5, twice: 2, late: 3, rand: rand.New(rand.NewSource(seed))}
 }
 
 // pass returns copies of what gets through.
