@@ -127,7 +127,11 @@ func download(c *connection, content []byte, n int64, rate float64) {
 		size := chunk
 		if rate > 0 {
 			size = pacedStep
-			time.Sleep(time.Duration(float64(sent)*8e9/rate) - time.Since(start))
+			pause := float64(sent)*8/rate - time.Since(start).Seconds()
+			if pause > idleLimit.Seconds() {
+				return // a rate that is none: nobody waits so long
+			}
+			time.Sleep(time.Duration(pause * float64(time.Second)))
 		}
 		if n != 0 {
 			size = int(min(int64(size), n-sent))

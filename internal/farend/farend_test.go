@@ -120,3 +120,13 @@ func TestDatagramsComeBack(t *testing.T) {
 	server.Close()
 	<-ended
 }
+
+// A client cannot pin a connection with a rate of next to nothing.
+func TestDownloadAtNoRateEnds(t *testing.T) {
+	for _, rate := range []string{"1", "1e-300"} {
+		n, _ := io.Copy(io.Discard, open(t, "D 1000000 "+rate+"\n"))
+		if n > 2*pacedStep {
+			t.Errorf("rate %s: %d bytes", rate, n)
+		}
+	}
+}
