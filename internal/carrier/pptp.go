@@ -15,11 +15,15 @@ type PPTP struct {
 	endpoint *pptp.Endpoint
 	controls controls
 	links    links
+	loop     *Loop // the one that drives the engine; set by the first Dial or Accept
 }
 
 // NewPPTP returns an engine that sends GRE packets through w.
 func NewPPTP(c pptp.Config, w pptp.GREWriter) *PPTP {
-	return &PPTP{endpoint: pptp.NewEndpoint(c, w), controls: newControls()}
+	p := &PPTP{controls: newControls()}
+	c.Do = func(f func(now time.Time)) { p.loop.Do(f) }
+	p.endpoint = pptp.NewEndpoint(c, w)
+	return p
 }
 
 // Endpoint returns the PPTP endpoint.
@@ -28,11 +32,13 @@ func (c *PPTP) Endpoint() *pptp.Endpoint { return c.endpoint }
 // Dial begins a control connection over a TCP connection to the PAC at peer.
 // tcp is the engine's from now on. loop is the one that drives the engine.
 func (c *PPTP) Dial(now time.Time, loop *Loop, peer netip.Addr, tcp TCPConn, h pptp.ConnectionHandler) {
+	c.loop = loop
 	c.controls.start(loop, tcp, h, func(k *control) *pptp.Connection { return c.endpoint.Dial(now, peer, k, k) })
 }
 
 // Accept takes a TCP connection that the PNS at peer made; the rest is as with Dial.
 func (c *PPTP) Accept(now time.Time, loop *Loop, peer netip.Addr, tcp TCPConn, h pptp.ConnectionHandler) {
+	c.loop = loop
 	c.controls.start(loop, tcp, h, func(k *control) *pptp.Connection { return c.endpoint.Accept(now, peer, k, k) })
 }
 

@@ -56,6 +56,7 @@ type Call struct {
 	early [][]byte // copies of frames that came before the call was up
 	order reorder
 	ack   acknowledgment
+	nudge nudge
 
 	// For the writers: fixed when open becomes true.
 	open atomic.Bool
@@ -300,7 +301,7 @@ func (k *Call) checkGRE(now time.Time) {
 	}
 }
 
-// receiveAcknowledgment notes what the peer has got. Nothing waits for it: the window of RFC 2637 section 4.2 is meant to spare a PAC's
+// receiveAcknowledgment notes what the peer has got. No frame waits for it: the window of RFC 2637 section 4.2 is meant to spare a PAC's
 // modem, and a sender that stops when acknowledgments are lost stalls the link; lost packets are the business of the
 // protocols inside.
 func (k *Call) receiveAcknowledgment(number uint32) {
@@ -340,10 +341,14 @@ func (k *Call) acknowledge(now time.Time) {
 	}
 	e := k.connection.endpoint
 	if number, ok := k.ack.takeDue(now, e.config.ReceiveWindow); ok {
-		k.counters.acksSent.Add(1)
-		e.write(k.to, greHeader{callID: k.peerID, acknowledges: true, ack: number})
+		k.sendAcknowledgment(number)
 	}
 	e.schedule(k.ack.by)
+}
+
+func (k *Call) sendAcknowledgment(number uint32) {
+	k.counters.acksSent.Add(1)
+	k.connection.endpoint.write(k.to, greHeader{callID: k.peerID, acknowledges: true, ack: number})
 }
 
 // advance does what is due by now.
@@ -362,6 +367,9 @@ func (k *Call) advance(now time.Time) {
 		if due(k.greBy, now) {
 			k.checkGRE(now)
 		}
+		if due(k.nudge.at, now) {
+			k.look(now)
+		}
 		e.frames = k.order.expire(now, e.frames)
 		e.handUp(now, k)
 	}
@@ -371,7 +379,7 @@ func (k *Call) deadline() time.Time {
 	if k.state != callEstablished {
 		return k.until
 	}
-	return earlier(k.greBy, earlier(k.order.release, k.ack.by))
+	return earlier(earlier(k.greBy, k.nudge.at), earlier(k.order.release, k.ack.by))
 }
 
 // WriteFrames sends the PPP frames frames[i][offset:], each in a GRE packet. What is in front of them, at least Headroom bytes, is
@@ -401,6 +409,7 @@ func (k *Call) WriteFrames(frames [][]byte, offset int) error {
 	k.sequence.Store(h.sequence)
 	k.counters.framesSent.Add(uint64(len(frames)))
 	k.counters.bytesSent.Add(uint64(size))
+	k.watch()
 	return k.w.WritePackets(frames, start, k.to)
 }
 

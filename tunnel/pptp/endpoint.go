@@ -47,6 +47,10 @@ type Config struct {
 	// dropped. It is for the socket's filter and is called on the Endpoint's goroutine. The slice is borrowed. nil if there is no filter.
 	Expect func(callIDs []uint16)
 
+	// Do has f called on the Endpoint's goroutine, soon, and Advance after it. Whoever writes frames calls it, a few times a second at
+	// most; a peer that keeps frames back (nudge.go) is not noticed if it is nil.
+	Do func(f func(now time.Time))
+
 	Random io.Reader    // of Call IDs; nil means crypto/rand
 	Log    *slog.Logger // nil discards
 }
