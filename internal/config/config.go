@@ -138,6 +138,7 @@ type PPP struct {
 	// MPPE says how much encryption is wanted (RFC 3078). Ask Tunnel.Encryption what "auto" is.
 	MPPE         MPPEPolicy `toml:"mppe" default:"auto"`
 	MPPEMinKey   int        `toml:"mppe_min_key" default:"128" range:"128,56,40"` // the shortest key that will do
+	MPPEMaxKey   int        `toml:"mppe_max_key" default:"128" range:"128,56,40"` // the longest
 	MPPEStateful bool       `toml:"mppe_stateful"`                                // take stateful mode, too, and ask for it
 	MPPC         MPPCPolicy `toml:"mppc" default:"allow"`                         // compression (RFC 2118)
 	// MRU is the largest packet that we ask the server to send, MTU the largest that we send; bytes, 0: computed.
