@@ -97,7 +97,7 @@ type Tunnel struct {
 type L2TP struct {
 	// Port and LocalPort are of the socket or, with IPsec, inside ESP.
 	Port      uint16 `toml:"port" default:"1701" range:"1..65535"`
-	LocalPort uint16 `toml:"local_port"` // 0: one that the system chooses; inside ESP 1701
+	LocalPort uint16 `toml:"local_port"` // 0: one that the system chooses; inside ESP one drawn for each dial, or else 1701
 	// Secret is the shared secret of tunnel authentication (RFC 2661 section 5.1.1), and of hidden AVPs.
 	Secret     Secret `toml:"secret" range:"0..255"`
 	SecretFile string `toml:"secret_file"`
