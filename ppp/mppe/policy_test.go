@@ -187,7 +187,7 @@ func TestAnyTwoPoliciesComeToAnEnd(t *testing.T) {
 	var policies []Policy
 	for _, encryption := range []Will{Deny, Allow, Prefer, Require} {
 		for _, compression := range []Will{Deny, Allow, Prefer} {
-			for _, minimum := range []int{0, 40, 56, 128} {
+			for _, minimum := range []int{0, 40, 56} {
 				for _, maximum := range []int{0, 40, 56} {
 					for _, stateful := range []bool{false, true} {
 						p := Policy{encryption, minimum, maximum, stateful, compression}
@@ -208,7 +208,7 @@ func TestAnyTwoPoliciesComeToAnEnd(t *testing.T) {
 			if errA == nil && errB == nil && a.Passive() {
 				toB, errA = negotiate(t, a, b, toA) // now it has heard
 			}
-			name := fmt.Sprintf("%+v meets %+v", a, b)
+			name := meeting{a, b}
 			if errA != nil || errB != nil {
 				if a.Encryption != Require && b.Encryption != Require {
 					t.Fatalf("%s: %v, %v", name, errA, errB)
@@ -237,6 +237,11 @@ func TestAnyTwoPoliciesComeToAnEnd(t *testing.T) {
 		}
 	}
 }
+
+// A meeting is shown when it goes wrong; there are many.
+type meeting struct{ a, b Policy }
+
+func (m meeting) String() string { return fmt.Sprintf("%+v meets %+v", m.a, m.b) }
 
 // negotiate plays the Configure-Requests of one side until one is acknowledged, and returns its bits.
 func negotiate(t *testing.T, asks, answers Policy, heard Bits) (Bits, error) {
