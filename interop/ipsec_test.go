@@ -45,7 +45,8 @@ func TestIPsecServers(t *testing.T) {
 		{"proposals", 33, settings{"ipsec.proposals": []string{"aes128-sha1-modp1024"}, "ipsec.esp_proposals": []string{"aes128-sha256"}},
 			"aes128-sha1-modp1024", "aes128-sha256"},
 		{"everything on port 4500", 31, settings{"ipsec.port": 4500}, "aes256-sha256-modp2048", "aes256-sha256"},
-		{"another inner port", 31, settings{"l2tp.local_port": 40000}, "aes256-sha256-modp2048", "aes256-sha256"},
+		{"configured inner port", 31, settings{"l2tp.local_port": 40000}, "aes256-sha256-modp2048", "aes256-sha256"},
+		{"server that demands inner port 1701", 38, nil, "aes256-sha256-modp2048", "aes256-sha256"},
 		{"server that renews", 34, nil, "aes256-sha256-modp2048", ""},
 		{"aggressive mode", 35, settings{"ipsec.aggressive": true}, "", ""},
 		{"ECP, AES-GCM and PFS", 36, nil, "aes256-sha256-ecp384", "aes256gcm16"},
@@ -57,6 +58,81 @@ func TestIPsecServers(t *testing.T) {
 			p.waitLog(time.Second, map[string]string{"msg": "ike: phase 2 is up", "transform": test.transform})
 			checkBrowsing(t, p, test.server)
 		})
+	}
+}
+
+// The port inside ESP is another one with each dial; 1701 where the server demands
+// it, which is tried second, and where it is configured.
+func TestIPsecInnerPort(t *testing.T) {
+	const told = "ike: server may insist on UDP port 1701 inside ESP: trying once more with it"
+	for _, test := range []struct {
+		name   string
+		server int
+		tunnel settings
+		port   func(float64) bool
+		told   bool
+	}{
+		{"drawn", 31, nil, func(port float64) bool { return port >= 49152 }, false},
+		{"demanded", 38, nil, func(port float64) bool { return port == 1701 }, true},
+		{"configured", 31, settings{"l2tp.local_port": 1701}, func(port float64) bool { return port == 1701 }, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := run(t, server(test.server), alice, secure(test.tunnel)).waitReady()
+			if port := innerPort(p); !test.port(port) {
+				t.Errorf("port %v\n%s", port, p.log())
+			}
+			if strings.Contains(p.log(), told) != test.told {
+				t.Error(p.log())
+			}
+			checkBrowsing(t, p, test.server)
+		})
+	}
+	t.Run("demanded, another configured", func(t *testing.T) {
+		p := run(t, server(38), alice, secure(settings{"l2tp.local_port": 40000, "reconnect.attempts": 1}))
+		if code := p.waitExit(time.Minute); code != exitNegotiation {
+			t.Errorf("exit code %d\n%s", code, p.log())
+		}
+		p.waitLog(0, map[string]string{"stage": "ike-phase2", "cause": "INVALID-ID-INFORMATION", "advice": "local_port"})
+	})
+}
+
+// innerPort is the program's port inside ESP.
+func innerPort(p *program) float64 {
+	line := p.waitLog(time.Second, map[string]string{"msg": "ike: phase 2 is up"})
+	port, _ := line["port"].(float64)
+	return port
+}
+
+// Two clients at one address are both connected to one server, and stay so.
+func TestIPsecTwoClientsOfOneAddress(t *testing.T) {
+	one := run(t, server(31), alice, secure(nil)).waitReady()
+	checkBrowsing(t, one, 31)
+	two := run(t, server(31), logins(t)[1], secure(nil)).waitReady()
+	checkBrowsing(t, two, 31)
+	checkBrowsing(t, one, 31)
+	if a, b := one.get("http", "http://"+private+"/ip"), two.get("http", "http://"+private+"/ip"); a == b {
+		t.Errorf("both are %q", a)
+	}
+	if a, b := innerPort(one), innerPort(two); a == b {
+		t.Errorf("both have port %v inside ESP", a)
+	}
+	keepEchoing(t, one, time.Second)
+	keepEchoing(t, two, time.Second)
+}
+
+// A client that is killed leaves the server a session that it does not know to be
+// dead. The next dial is not taken for it.
+func TestIPsecRedialAfterKill(t *testing.T) {
+	for range 3 {
+		p := run(t, server(31), alice, secure(nil))
+		begin := time.Now()
+		p.waitReady()
+		if took := time.Since(begin); took > 15*time.Second {
+			t.Errorf("it took %v\n%s", took, p.log())
+		}
+		checkBrowsing(t, p, 31)
+		p.cmd.Process.Kill()
+		<-p.exited
 	}
 }
 

@@ -195,7 +195,7 @@ func (c *ccp) advice() string {
 	case c.policy.Encryption == mppe.Deny:
 		return `the server wants encryption (MPPE), which needs a login by mschapv2 or eap-mschapv2: allow one of them in auth`
 	}
-	return `the server wants a weaker encryption (MPPE) than is allowed: see mppe_min_key and mppe_stateful`
+	return `the server wants another encryption (MPPE) than is allowed: see mppe_min_key, mppe_max_key and mppe_stateful`
 }
 
 // receiveCode handles Reset-Request and Reset-Ack, which mean nothing unless CCP is open (RFC 1962 section 3).

@@ -817,6 +817,7 @@ func TestServerThatRequiresEncryption(t *testing.T) {
 		{"denied", mppe.Policy{}, true, `mppe = "prefer"`},
 		{"no keys", prefer128, false, "mschapv2"},
 		{"key too short", prefer128, true, "mppe_min_key"},
+		{"key too long", mppe.Policy{Encryption: mppe.Prefer, MinKeyBits: 56, MaxKeyBits: 56}, true, "mppe_max_key"},
 	}
 	for _, test := range tests {
 		for _, how := range []string{"LCP", "carrier", "silence"} {

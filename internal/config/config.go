@@ -97,7 +97,7 @@ type Tunnel struct {
 type L2TP struct {
 	// Port and LocalPort are of the socket or, with IPsec, inside ESP.
 	Port      uint16 `toml:"port" default:"1701" range:"1..65535"`
-	LocalPort uint16 `toml:"local_port"` // 0: one that the system chooses; inside ESP 1701
+	LocalPort uint16 `toml:"local_port"` // 0: one that the system chooses; inside ESP one drawn for each dial, or else 1701
 	// Secret is the shared secret of tunnel authentication (RFC 2661 section 5.1.1), and of hidden AVPs.
 	Secret     Secret `toml:"secret" range:"0..255"`
 	SecretFile string `toml:"secret_file"`
@@ -138,6 +138,7 @@ type PPP struct {
 	// MPPE says how much encryption is wanted (RFC 3078). Ask Tunnel.Encryption what "auto" is.
 	MPPE         MPPEPolicy `toml:"mppe" default:"auto"`
 	MPPEMinKey   int        `toml:"mppe_min_key" default:"128" range:"128,56,40"` // the shortest key that will do
+	MPPEMaxKey   int        `toml:"mppe_max_key" default:"128" range:"128,56,40"` // the longest
 	MPPEStateful bool       `toml:"mppe_stateful"`                                // take stateful mode, too, and ask for it
 	MPPC         MPPCPolicy `toml:"mppc" default:"allow"`                         // compression (RFC 2118)
 	// MRU is the largest packet that we ask the server to send, MTU the largest that we send; bytes, 0: computed.

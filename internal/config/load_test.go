@@ -64,7 +64,7 @@ func TestMinimalFileGetsTheDefaults(t *testing.T) {
 				IKELifetime: 8 * time.Hour, ESPLifetime: time.Hour},
 			L2TP: L2TP{Port: 1701, Hostname: "gateway", HelloInterval: time.Minute, MaxRetries: 5},
 			PPTP: PPTP{Port: 1723, Hostname: "gateway", EchoInterval: time.Minute, Window: 64, ReorderDelay: 50 * time.Millisecond},
-			PPP: PPP{Auth: []AuthMethod{"eap-mschapv2", "mschapv2"}, MPPE: "auto", MPPEMinKey: 128, MPPC: "allow",
+			PPP: PPP{Auth: []AuthMethod{"eap-mschapv2", "mschapv2"}, MPPE: "auto", MPPEMinKey: 128, MPPEMaxKey: 128, MPPC: "allow",
 				EchoInterval: 30 * time.Second, EchoFailures: 4, IPv6: true},
 			Reconnect: Reconnect{Enabled: true, Initial: time.Second, Max: time.Minute},
 			Carrier:   Carrier{Batch: true, GSO: true, GRO: true},

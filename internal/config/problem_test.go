@@ -70,6 +70,7 @@ func TestProblemsSayWhereAndWhat(t *testing.T) {
 		{"one GRE socket for two", minimal + "name='a'\npptp.gre_fd=3\n" + minimal + "name='b'\npptp.gre_fd=3", nil, []string{`FILE:15:1: tunnel.1.pptp.gre_fd: another tunnel uses descriptor 3`}},
 		{"descriptor of standard output", minimal + "pptp.gre_fd = 1\n", nil, []string{`FILE:7:1: tunnel.pptp.gre_fd: 1 is out of range; allowed: 0 or 3 to 65535`}},
 		{"key length of MPPE", minimal + "ppp.mppe_min_key  = 64\n", nil, []string{`FILE:7:1: tunnel.ppp.mppe_min_key: 64 is out of range; allowed: 128 or 56 or 40`}},
+		{"no key length of MPPE", minimal + "ppp.mppe_max_key = 56\n", nil, []string{`FILE:7:1: tunnel.ppp.mppe_max_key: no key has at least 128 bits and at most 56 (lower mppe_min_key to 56`}},
 		{"control character in a name", minimal + "name = \"a\\u0007b\"\n", nil, []string{`FILE:7:1: tunnel.name: must be UTF-8 text without control characters`}},
 		{"newline in a secret", minimal + "l2tp.secret = \"hunter2\\n\"\n", nil, []string{`FILE:7:1: tunnel.l2tp.secret: must be UTF-8 text without control characters`}},
 		{"name of a tunnel", minimal + "name = 'a b'\n", nil, []string{`FILE:7:1: tunnel.name: "a b" is not 1 to 64 letters`}},

@@ -221,6 +221,10 @@ func (v *checker) encryption(path string, t *Tunnel) {
 	givesKeys := func(m AuthMethod) bool { return m == "eap-mschapv2" || m == "mschapv2" || m == "mschap" } // RFC 3079
 	at, auth := below(path, "ppp.mppe"), below(path, "ppp.auth")
 	required := t.Encryption() == MPPERequire
+	if t.PPP.MPPEMaxKey < t.PPP.MPPEMinKey && !v.failed[below(path, "ppp.mppe_max_key")] && !v.failed[below(path, "ppp.mppe_min_key")] {
+		v.fail(below(path, "ppp.mppe_max_key"), fmt.Sprintf("no key has at least %d bits and at most %d", t.PPP.MPPEMinKey, t.PPP.MPPEMaxKey),
+			fmt.Sprintf("lower mppe_min_key to %d, if a key that is guessed in no time will do", t.PPP.MPPEMaxKey))
+	}
 	switch {
 	case required && len(t.PPP.Auth) > 0 && !v.failed[auth] && !slices.ContainsFunc(t.PPP.Auth, givesKeys):
 		v.fail(at, "encryption is required, but no method in auth gives keys for it",

@@ -186,7 +186,8 @@ func pppConfig(t *config.Tunnel, log *slog.Logger) ppp.Config {
 	encryption, _ := mppe.ParseWill(string(t.Encryption())) // as above
 	compression, _ := mppe.ParseWill(string(t.PPP.MPPC))
 	return ppp.Config{
-		CCP: mppe.Policy{Encryption: encryption, MinKeyBits: t.PPP.MPPEMinKey, Stateful: t.PPP.MPPEStateful, Compression: compression},
+		CCP: mppe.Policy{Encryption: encryption, MinKeyBits: t.PPP.MPPEMinKey, MaxKeyBits: t.PPP.MPPEMaxKey,
+			Stateful: t.PPP.MPPEStateful, Compression: compression},
 
 		Username:     t.Username,
 		Password:     t.Password.Reveal(),

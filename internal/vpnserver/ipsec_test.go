@@ -5,9 +5,12 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -90,7 +93,8 @@ func TestKindsOfIPsecConnection(t *testing.T) {
 		{"aggressive mode", func(c *vpnserver.Config) { c.IPsec.IKE.Aggressive = true }, func(c *vpnclient.Config) { c.IPsec.IKE.Aggressive = true }},
 		{"PFS", func(c *vpnserver.Config) { c.IPsec.IKE.PFS = ike.PFSOn }, func(*vpnclient.Config) {}},
 		{"everything on one port", func(*vpnserver.Config) {}, func(c *vpnclient.Config) { c.Port = c.IPsec.IKE.NATPort }},
-		{"another inner port", func(*vpnserver.Config) {}, func(c *vpnclient.Config) { c.IPsec.IKE.InnerPort = 40000 }},
+		{"configured inner port", func(c *vpnserver.Config) { c.IPsec.IKE.PeerInnerPort = 40000 }, func(c *vpnclient.Config) { c.IPsec.IKE.InnerPort = 40000 }},
+		{"server that demands inner port 1701", func(c *vpnserver.Config) { c.IPsec.IKE.PeerInnerPort = 1701 }, func(*vpnclient.Config) {}},
 		{"HMAC-SHA-256 cut to 96 bits", func(c *vpnserver.Config) {
 			c.IPsec.TruncatedSHA256, c.IPsec.IKE.ESPProposals = true, []string{"aes256-sha256"}
 		},
@@ -138,6 +142,8 @@ func TestIPsecFailures(t *testing.T) {
 			"ike-phase1", vpnclient.Disagreed},
 		{"no common ESP algorithm", func(c *vpnserver.Config) { c.IPsec.IKE.ESPProposals = []string{"aes128-sha1"} },
 			func(c *vpnclient.Config) { c.IPsec.IKE.ESPProposals = []string{"aes256-sha256"} }, "ike-phase2", vpnclient.Disagreed},
+		{"configured inner port that the server does not take", func(c *vpnserver.Config) { c.IPsec.IKE.PeerInnerPort = 1701 },
+			func(c *vpnclient.Config) { c.IPsec.IKE.InnerPort = 40000 }, "ike-phase2", vpnclient.Disagreed},
 		{"nobody there", nil, func(c *vpnclient.Config) { c.Port = unused }, "ike-phase1", vpnclient.Unreachable},
 		{"wrong password inside", nil, func(c *vpnclient.Config) { c.PPP.Password = "wrong" }, "auth", vpnclient.Refused},
 	} {
@@ -253,6 +259,55 @@ func TestNoCleartextWithIPsec(t *testing.T) {
 			t.Errorf("sent: %v", spy.kinds)
 		}
 	}
+}
+
+// The port inside ESP is another one with each dial, and with a server that
+// demands 1701 that one. ESP hides it, so the log tells. All clients have one
+// address and one identity, and stay.
+func TestInnerPortOfEachDial(t *testing.T) {
+	for _, demanded := range []bool{false, true} {
+		t.Run(fmt.Sprint("1701 demanded: ", demanded), func(t *testing.T) {
+			watched := &portLog{Handler: log(t).Handler()}
+			s := ipsecServer(t, func(c *vpnserver.Config) {
+				if demanded {
+					c.IPsec.IKE.PeerInnerPort = 1701
+				}
+			})
+			for range 3 {
+				conn := dial(t, ipsecClient(t, s, func(c *vpnclient.Config) { c.IPsec.IKE.Log = slog.New(watched) }))
+				get(t, conn.Stack(), "http://intranet.example/")
+			}
+			ports := map[int64]bool{}
+			for _, port := range watched.ports {
+				ports[port] = true
+			}
+			if demanded && (len(watched.ports) != 3 || len(ports) != 1 || !ports[1701]) || !demanded && (len(ports) != 3 || ports[1701]) {
+				t.Errorf("ports: %v", watched.ports)
+			}
+		})
+	}
+}
+
+// A portLog notes our ports inside ESP.
+type portLog struct {
+	slog.Handler
+	mu    sync.Mutex
+	ports []int64
+}
+
+func (l *portLog) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == "ike: phase 2 is up" {
+		r.Attrs(func(a slog.Attr) bool {
+			if a.Key == "port" {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				n, _ := strconv.ParseInt(a.Value.String(), 10, 64)
+				l.ports = append(l.ports, n)
+			}
+			return true
+		})
+	}
+	return l.Handler.Handle(ctx, r)
 }
 
 // The server notices that a client has gone, and the client's address is free.

@@ -112,6 +112,9 @@ func TestEncryption(t *testing.T) {
 	server := func(bits int, stateful bool) mppe.Policy {
 		return mppe.Policy{Encryption: mppe.Allow, MinKeyBits: bits, Stateful: stateful, Compression: mppe.Allow}
 	}
+	held := func(bits int, stateful bool) mppe.Policy { // to one key length
+		return mppe.Policy{Encryption: mppe.Require, MinKeyBits: bits, MaxKeyBits: bits, Stateful: stateful}
+	}
 	all := []ppp.AuthMethod{ppp.AuthMSCHAP, ppp.AuthMSCHAPv2, ppp.AuthEAPMSCHAPv2}
 	for _, test := range []struct {
 		name           string
@@ -122,6 +125,13 @@ func TestEncryption(t *testing.T) {
 	}{
 		{"128 stateless", client(128, false, mppe.Deny), server(128, false), all, "MPPE-128 stateless", ""},
 		{"128 stateful", client(128, true, mppe.Deny), server(128, true), all, "MPPE-128 stateful", ""},
+		{"56 stateless", client(56, false, mppe.Deny), held(56, false), all, "MPPE-56 stateless", ""},
+		{"56 stateful", client(56, true, mppe.Deny), held(56, true), all, "MPPE-56 stateful", ""},
+		{"40 stateless", client(40, false, mppe.Deny), held(40, false), all, "MPPE-40 stateless", ""},
+		{"40 stateful", client(40, true, mppe.Deny), held(40, true), all, "MPPE-40 stateful", ""},
+		{"client held to 56", held(56, false), server(40, false), all[1:2], "MPPE-56 stateless", ""},
+		{"56 with MPPC", client(56, false, mppe.Prefer), mppe.Policy{Encryption: mppe.Allow, MinKeyBits: 56, MaxKeyBits: 56, Compression: mppe.Allow},
+			all[1:2], "MPPE-56 stateless", "MPPC"},
 		{"longest of several keys", client(40, false, mppe.Deny), server(40, false), all[1:2], "MPPE-128 stateless", ""},
 		{"with MPPC", client(128, false, mppe.Prefer), server(128, false), all[1:2], "MPPE-128 stateless", "MPPC"},
 		{"stateful, with MPPC", client(128, true, mppe.Prefer), server(128, true), all[1:2], "MPPE-128 stateful", "MPPC"},
@@ -143,6 +153,50 @@ func TestEncryption(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Ends whose key lengths have none in common say which ones, and the link ends
+// with nothing sent in clear.
+func TestKeyLengthsThatDoNotMeet(t *testing.T) {
+	policy := func(encryption mppe.Will, shortest, longest int) mppe.Policy {
+		return mppe.Policy{Encryption: encryption, MinKeyBits: shortest, MaxKeyBits: longest}
+	}
+	for _, test := range []struct {
+		name           string
+		client, server mppe.Policy
+		causes         []string
+	}{
+		{"server that requires 56", policy(mppe.Require, 128, 0), policy(mppe.Require, 56, 56), []string{"mppe-56", "mppe-128"}},
+		{"server that allows 56", policy(mppe.Require, 128, 0), policy(mppe.Allow, 56, 56), []string{"mppe-56", "mppe-128"}},
+		{"server that requires 40", policy(mppe.Require, 56, 0), policy(mppe.Require, 40, 40), []string{"mppe-40", "mppe-128", "mppe-56"}},
+		{"client held to 56", policy(mppe.Require, 56, 56), policy(mppe.Require, 128, 0), []string{"mppe-56", "mppe-128"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			n := gre.NewNetwork()
+			s := startPPTP(t, n, vpnserver.Config{PPP: ppp.Config{CCP: test.server}})
+			c := pptpConfig(t, n, s, "alice")
+			c.PPP.CCP = test.client
+			ctx, cancel := context.WithTimeout(t.Context(), wait)
+			defer cancel()
+			conn, err := vpnclient.Dial(ctx, c)
+			if err == nil {
+				conn.Close(ctx)
+				t.Fatal("it came up")
+			}
+			var staged interface {
+				Stage() string
+				Advice() string
+			}
+			if vpnclient.Judge(err) != vpnclient.Disagreed || !errors.As(err, &staged) || staged.Stage() != "ccp" || !strings.Contains(staged.Advice(), "shorter key") {
+				t.Errorf("verdict %d of %v", vpnclient.Judge(err), err)
+			}
+			for _, cause := range test.causes {
+				if !strings.Contains(err.Error(), cause) {
+					t.Errorf("%q is not in: %v", cause, err)
+				}
+			}
+		})
 	}
 }
 

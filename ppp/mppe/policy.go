@@ -1,6 +1,7 @@
 package mppe
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -39,6 +40,7 @@ func ParseWill(name string) (Will, error) {
 type Policy struct {
 	Encryption  Will
 	MinKeyBits  int  // 40, 56 or 128: shorter keys are not taken; 0 is 128
+	MaxKeyBits  int  // longer keys are not taken; 0 is 128. Less than MinKeyBits leaves no key to agree on
 	Stateful    bool // ask for stateful mode and take either; else encryption must be stateless
 	Compression Will // MPPC; Require counts as Prefer
 }
@@ -53,16 +55,20 @@ func (p Policy) WithoutKeys() (Policy, error) {
 }
 
 // keys are the key lengths that the policy takes.
-func (p Policy) keys() Bits {
-	switch {
-	case p.Encryption == Deny:
+func (p Policy) keys() (b Bits) {
+	if p.Encryption == Deny {
 		return 0
-	case p.MinKeyBits == 0 || p.MinKeyBits > 56:
-		return Key128
-	case p.MinKeyBits > 40:
-		return Key128 | Key56
 	}
-	return Key128 | Key56 | Key40
+	shortest, longest := cmp.Or(p.MinKeyBits, 128), cmp.Or(p.MaxKeyBits, 128)
+	for _, k := range [...]struct {
+		length int
+		bit    Bits
+	}{{40, Key40}, {56, Key56}, {128, Key128}} {
+		if shortest <= k.length && k.length <= longest {
+			b |= k.bit
+		}
+	}
+	return b
 }
 
 // Passive reports whether CCP should wait for the peer's Configure-Request before it sends one: we want nothing

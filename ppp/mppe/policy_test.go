@@ -11,6 +11,9 @@ var (
 	require40   = Policy{Encryption: Require, MinKeyBits: 40}
 	prefer128   = Policy{Encryption: Prefer}
 	allow56     = Policy{Encryption: Allow, MinKeyBits: 56}
+	only56      = Policy{Encryption: Require, MinKeyBits: 56, MaxKeyBits: 56}
+	upTo56      = Policy{Encryption: Prefer, MinKeyBits: 40, MaxKeyBits: 56}
+	only40      = Policy{Encryption: Allow, MinKeyBits: 40, MaxKeyBits: 40}
 	stateful    = Policy{Encryption: Require, Stateful: true}
 	compress    = Policy{Compression: Allow}
 	everything  = Policy{Encryption: Prefer, MinKeyBits: 40, Compression: Prefer}
@@ -33,6 +36,11 @@ func TestRequest(t *testing.T) {
 		{"allow follows", allow56, Key128 | Key56 | Stateless, Key128 | Stateless},
 		{"allow follows to the key it takes", allow56, Key56 | Key40 | Stateless, Key56 | Stateless},
 		{"allow does not follow to less", allow56, Key40 | Stateless, 0},
+		{"one length", only56, 0, Key56 | Stateless},
+		{"longer keys denied", upTo56, 0, Key56 | Key40 | Stateless},
+		{"allow follows to the longest key it takes", only40, Key128 | Key40 | Stateless, Key40 | Stateless},
+		{"allow does not follow to more", only40, Key128 | Stateless, 0},
+		{"no length at all", Policy{Encryption: Require, MaxKeyBits: 56}, 0, 0},
 		{"stateful", stateful, 0, Key128},
 		{"allow MPPC", compress, 0, 0},
 		{"allow MPPC follows", compress, MPPC | Stateless, MPPC},
@@ -69,6 +77,9 @@ func TestAnswer(t *testing.T) {
 		{"too weak", require128, Key40 | Stateless, false, Nak, Key128 | Stateless},
 		{"too weak, last word", require128, Key40 | Stateless, true, Reject, 0},
 		{"several lengths, last word", require128, Key128 | Key40 | Stateless, true, Reject, 0},
+		{"too long", only56, Key128 | Stateless, false, Nak, Key56 | Stateless},
+		{"too long, last word", only56, Key128 | Stateless, true, Reject, 0},
+		{"all lengths, of which one is taken", only40, Key128 | Key56 | Key40 | Stateless, false, Nak, Key40 | Stateless},
 		{"stateful", require128, Key128, false, Nak, Key128 | Stateless},
 		{"stateful, last word", require128, Key128, true, Reject, 0},
 		{"stateful wanted", stateful, Key128, false, Ack, Key128},
@@ -112,6 +123,8 @@ func TestAfterNak(t *testing.T) {
 		{"several lengths", require40, Key56 | Key40 | Stateless, Key56 | Stateless, false},
 		{"too weak, required", require128, Key40 | Stateless, 0, true},
 		{"too weak, preferred", prefer128, Key40 | Stateless, 0, false},
+		{"too long, required", only56, Key128 | Stateless, 0, true},
+		{"too long, preferred", upTo56, Key128 | Stateless, 0, false},
 		{"stateful", require128, Key128, Key128 | Stateless, false},
 		{"stateful wanted", stateful, Key128, Key128, false},
 		{"stateless where stateful is wanted", stateful, Key128 | Stateless, Key128 | Stateless, false},
@@ -143,8 +156,10 @@ func TestAgree(t *testing.T) {
 		{"required, one way only", require128, Key128 | Stateless, 0, 0, 0, true},
 		{"required, the other way only", require128, 0, Key128 | Stateless, 0, 0, true},
 		{"required, none", require128, 0, 0, 0, 0, true},
+		{"required, and no length will do", Policy{Encryption: Require, MaxKeyBits: 56, Compression: Allow}, MPPC, MPPC, 0, 0, true},
 		{"preferred, none", prefer128, 0, 0, 0, 0, false},
 		{"MPPC one way", compress, 0, MPPC, MPPC, 0, false},
+		{"more than we may take", upTo56, Key128 | Stateless, Key128 | Stateless, 0, 0, true},
 		{"less than we may take", prefer128, Key40 | Stateless, Key40 | Stateless, 0, 0, true},
 	}
 	for _, test := range tests {
@@ -172,9 +187,16 @@ func TestAnyTwoPoliciesComeToAnEnd(t *testing.T) {
 	var policies []Policy
 	for _, encryption := range []Will{Deny, Allow, Prefer, Require} {
 		for _, compression := range []Will{Deny, Allow, Prefer} {
-			for _, minimum := range []int{0, 40, 56, 128} {
-				for _, stateful := range []bool{false, true} {
-					policies = append(policies, Policy{encryption, minimum, stateful, compression})
+			for _, minimum := range []int{0, 40, 56} {
+				for _, maximum := range []int{0, 40, 56} {
+					for _, stateful := range []bool{false, true} {
+						p := Policy{encryption, minimum, maximum, stateful, compression}
+						// Who asks for MPPC and does not take 128 bits is told to ask for 128, not for a length that both can do.
+						deaf := encryption == Allow && compression == Prefer && maximum != 0
+						if !deaf && (encryption == Deny || p.keys() != 0) {
+							policies = append(policies, p)
+						}
+					}
 				}
 			}
 		}
@@ -186,7 +208,7 @@ func TestAnyTwoPoliciesComeToAnEnd(t *testing.T) {
 			if errA == nil && errB == nil && a.Passive() {
 				toB, errA = negotiate(t, a, b, toA) // now it has heard
 			}
-			name := fmt.Sprintf("%+v meets %+v", a, b)
+			name := meeting{a, b}
 			if errA != nil || errB != nil {
 				if a.Encryption != Require && b.Encryption != Require {
 					t.Fatalf("%s: %v, %v", name, errA, errB)
@@ -200,7 +222,8 @@ func TestAnyTwoPoliciesComeToAnEnd(t *testing.T) {
 				}
 				continue
 			}
-			if want := a.Encryption >= Prefer && b.Encryption >= Allow || b.Encryption >= Prefer && a.Encryption >= Allow; want && !send.Encrypts() {
+			wanted := a.Encryption >= Prefer && b.Encryption >= Allow || b.Encryption >= Prefer && a.Encryption >= Allow
+			if wanted && a.keys()&b.keys() != 0 && !send.Encrypts() {
 				t.Errorf("%s: could encrypt, but sends %v", name, send)
 			}
 			if send.Encrypts() != receive.Encrypts() {
@@ -214,6 +237,11 @@ func TestAnyTwoPoliciesComeToAnEnd(t *testing.T) {
 		}
 	}
 }
+
+// A meeting is shown when it goes wrong; there are many.
+type meeting struct{ a, b Policy }
+
+func (m meeting) String() string { return fmt.Sprintf("%+v meets %+v", m.a, m.b) }
 
 // negotiate plays the Configure-Requests of one side until one is acknowledged, and returns its bits.
 func negotiate(t *testing.T, asks, answers Policy, heard Bits) (Bits, error) {

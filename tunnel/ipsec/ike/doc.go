@@ -17,6 +17,9 @@
 // UDP encapsulation is forced: an initiator sends a NAT-D that cannot match, so that the responder finds it behind a NAT, and goes on over
 // the NAT traversal port. There is no raw ESP.
 //
+// The ESP that is agreed on carries one UDP port of ours and one of the peer's. Ours as initiator is drawn for each Dial, and 1701 if the
+// responder does not take that (peer.go, fallBack).
+//
 // # Ownership
 //
 // An Endpoint and everything in it belongs to the goroutine that calls Receive and Advance. Only Stats may be called by others. The engine

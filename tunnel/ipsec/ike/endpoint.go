@@ -18,7 +18,7 @@ import (
 const (
 	defaultPort        = 500
 	defaultNATPort     = 4500
-	defaultInnerPort   = 1701
+	l2tpPort           = 1701 // inside ESP (RFC 3193 section 4)
 	defaultLifetime    = 8 * time.Hour
 	defaultESPLifetime = time.Hour
 	defaultDPDInterval = 30 * time.Second
@@ -76,13 +76,18 @@ type Config struct {
 	ESPLifetime time.Duration // of phase 2, 30 s to 30 days; 0 means 1 h
 	DPDInterval time.Duration // silence after which the peer is asked whether it lives (RFC 3706); 0 means 30 s, less than 0 never
 
-	NoInitialContact bool // do not tell peers, in the first phase 1 with each, that they can forget what they had with us
+	// NoInitialContact is not to tell peers, in the first phase 1 with each, that they can forget what they had with us. With an ephemeral
+	// InnerPort they are not told anyway.
+	NoInitialContact bool
 
 	Port    uint16 // of the responder, where phase 1 begins; 0 means 500
 	NATPort uint16 // of the responder, where phase 1 goes on and ESP goes (RFC 3947 section 4); 0 means 4500. If equal to Port, all goes there
 
-	InnerPort     uint16 // our UDP port inside ESP; 0 means 1701
-	PeerInnerPort uint16 // the peer's, as initiator; 0 means 1701
+	// InnerPort is our UDP port inside ESP. 0 means 1701 as responder. As initiator it then is one of the ephemeral ports, drawn for each Dial,
+	// since many servers tell the clients behind one address apart by it, and take a client that comes back for its dead predecessor; and
+	// 1701 where the responder does not take that.
+	InnerPort     uint16
+	PeerInnerPort uint16 // the peer's; 0 means 1701 as initiator, and any as responder
 
 	MaxPeers int // at a time; 0 means 1024
 
@@ -122,8 +127,8 @@ type ChildSA struct {
 	KeyIn, KeyOut   []byte // encryption keys; for GCM the salt of 4 bytes follows the key
 	AuthIn, AuthOut []byte // integrity keys; empty with an AEAD
 	Peer            netip.AddrPort
-	LocalPort       uint16 // UDP port inside ESP; 0: any
-	PeerPort        uint16
+	LocalPort       uint16        // our UDP port inside ESP, the same for all pairs with a peer
+	PeerPort        uint16        // the peer's; 0: any
 	Lifetime        time.Duration // from now; the Endpoint looks after it
 	LifeBytes       uint64        // 0: no limit; call Peer.Rekey before it is used up
 	Weak            bool          // an algorithm is no longer thought safe
@@ -199,8 +204,6 @@ func (c *Config) certificates() bool { return len(c.Certificates) > 0 }
 func (c Config) withDefaults() Config {
 	c.Port = orDefault(c.Port, defaultPort)
 	c.NATPort = orDefault(c.NATPort, defaultNATPort)
-	c.InnerPort = orDefault(c.InnerPort, defaultInnerPort)
-	c.PeerInnerPort = orDefault(c.PeerInnerPort, defaultInnerPort)
 	c.Lifetime = min(max(orDefault(c.Lifetime, defaultLifetime), minLifetime), maxLifetime)
 	c.ESPLifetime = min(max(orDefault(c.ESPLifetime, defaultESPLifetime), minLifetime), maxLifetime)
 	c.DPDInterval = orDefault(c.DPDInterval, defaultDPDInterval)
@@ -272,6 +275,7 @@ func (e *Endpoint) Dial(now time.Time, to netip.Addr, h Handler) *Peer {
 	to = to.Unmap()
 	p := e.newPeer(now, netip.AddrPortFrom(to, e.config.Port), h)
 	p.dialed, p.wantsChild = true, true
+	p.choosePort()
 	p.psk = e.config.PSK
 	p.marker = e.config.Port == e.config.NATPort
 	switch {

@@ -122,7 +122,7 @@ func (e *PeerError) Advice() string {
 	case kind == notifyNoProposalChosen:
 		return "ask for the server's phase 2 (ESP) algorithms and set them as esp_proposals; if it demands PFS, switch pfs on"
 	case kind == notifyInvalidID && e.Phase == 2:
-		return "the server does not accept L2TP traffic (UDP 1701) from this client: is L2TP enabled for it? It may also want a certain local_id"
+		return "the server does not accept L2TP traffic (UDP 1701) from this client: is L2TP enabled for it? It may also want a certain local_id, or no local_port"
 	case kind == notifyInvalidID:
 		return "the server does not know our identity: ask for the group name or ID to set as local_id, and check the pre-shared key"
 	case e.authenticates && e.Authenticated && !e.certificates && kind == notifyAuthenticationFailed:

@@ -37,6 +37,8 @@ type Peer struct {
 	quick      *quickMode
 	attempt2   int
 	children   []*child // newest last; with those of the peer's Quick Modes that are not confirmed yet
+	port       uint16   // ours, inside ESP
+	drewPort   bool     // it is an ephemeral one
 	ours       []byte   // selectors: bodies of ID payloads
 	theirs     []byte
 	wasUp      bool
@@ -59,7 +61,7 @@ type child struct {
 }
 
 func (e *Endpoint) newPeer(now time.Time, remote netip.AddrPort, h Handler) *Peer {
-	p := &Peer{e: e, handler: h, remote: remote, heard: now, warned: make(map[string]bool)}
+	p := &Peer{e: e, handler: h, remote: remote, heard: now, warned: make(map[string]bool), port: orDefault(e.config.InnerPort, l2tpPort)}
 	p.sequence = binary.BigEndian.Uint32(e.fill(make([]byte, 4))) >> 2 // RFC 3706 section 6.2: it must not soon overflow
 	e.peers = append(e.peers, p)
 	return p
@@ -405,19 +407,65 @@ func (p *Peer) quickFailed(now time.Time, q *quickMode, err error) {
 		p.beginPhase2(now)
 		return
 	}
-	if p.newestChild() == nil {
-		if s := p.newest(); s != nil {
-			s.sendDelete(p.sas)
+	if p.mayMeanPort(err) && !q.sa.asksUser {
+		if noAnswer(err) {
+			p.leaveSAs() // it may have lost them
 		}
+		p.fallBack(now, err)
+		return
+	}
+	if p.newestChild() == nil {
+		p.leaveSAs()
 		p.end(now, err)
 		return
 	}
-	if local, ok := err.(*LocalError); ok && local.Kind == NoAnswerPhase2 {
+	if noAnswer(err) {
 		q.sa.remove() // a peer that has lost it does not say so: the next try begins with phase 1
 	}
 	p.retryAt = now.Add(rekeyRetry)
 	p.e.scheduleAt(p.retryAt)
 	p.e.config.Log.Warn("ike: phase 2 could not be renewed", "peer", p.remote, "err", err)
+}
+
+// leaveSAs ends all ISAKMP SAs.
+func (p *Peer) leaveSAs() {
+	if s := p.newest(); s != nil {
+		s.sendDelete(p.sas)
+	}
+	for _, s := range slices.Clone(p.sas) {
+		s.remove()
+	}
+}
+
+func noAnswer(err error) bool {
+	local, ok := err.(*LocalError)
+	return ok && local.Kind == NoAnswerPhase2
+}
+
+// choosePort draws our port inside ESP, unless it is configured.
+func (p *Peer) choosePort() {
+	if p.e.config.InnerPort == 0 {
+		const ephemeral = 49152 // and above (RFC 6335 section 6)
+		p.port, p.drewPort = ephemeral|binary.BigEndian.Uint16(p.e.fill(make([]byte, 2))), true
+	}
+}
+
+// mayMeanPort tells whether a responder that fails phase 2 with err may do so since our port inside ESP is not 1701. RFC 3193 section 4 lets
+// an initiator choose its port, but not all do. Most of them say INVALID-ID-INFORMATION; but others NO-PROPOSAL-CHOSEN, or nothing, or they
+// answer with another port or delete their SA. So it is any failure that is not our own.
+func (p *Peer) mayMeanPort(err error) bool {
+	local, ok := err.(*LocalError)
+	return p.drewPort && !p.wasUp && (!ok || local.Kind == NoAnswerPhase2 || local.Kind == WrongChoice)
+}
+
+// fallBack begins phase 2 again with the port that all responders know, first phase 1 if it has gone.
+func (p *Peer) fallBack(now time.Time, err error) {
+	p.e.config.Log.Info("ike: server may insist on UDP port 1701 inside ESP: trying once more with it", "peer", p.remote, "port", p.port, "err", err)
+	p.port, p.drewPort, p.ours = l2tpPort, false, nil
+	if noProposalChosen(err) != nil { // that was the last of the offers
+		p.attempt2 = 0
+	}
+	p.beginPhase2(now)
 }
 
 // childUp moves to a pair that both sides have now. old is the one that we renewed by it, or nil.
@@ -443,7 +491,7 @@ func (p *Peer) childUp(now time.Time, c, old *child) {
 	p.wasUp = true
 	p.warnOf(2, c.sa.Transform, c.sa.Weak)
 	p.e.config.Log.Info("ike: phase 2 is up", "peer", p.remote, "transform", c.sa.Transform, "lifetime", c.sa.Lifetime.String(),
-		"spi_in", fmt.Sprintf("%08x", c.sa.SPIIn), "spi_out", fmt.Sprintf("%08x", c.sa.SPIOut), "renewed", len(p.children) > 1)
+		"port", c.sa.LocalPort, "spi_in", fmt.Sprintf("%08x", c.sa.SPIIn), "spi_out", fmt.Sprintf("%08x", c.sa.SPIOut), "renewed", len(p.children) > 1)
 	p.e.scheduleAt(p.nextDeadline())
 	p.handler.SAUp(now, c.sa)
 }
@@ -467,16 +515,19 @@ func (p *Peer) deletedByPeer(now time.Time, protocol uint8) {
 	switch {
 	case p.closed:
 	case p.newestChild() == nil && p.wasUp && p.dialed:
-		if s := p.newest(); s != nil {
-			s.sendDelete(p.sas)
-		}
+		p.leaveSAs()
 		p.end(now, &PeerError{Phase: 2, Authenticated: true})
 	case p.newest() == nil && p.newestChild() == nil && p.phase1 == nil:
 		phase := 1
 		if protocol == protocolESP {
 			phase = 2
 		}
-		p.end(now, &PeerError{Phase: phase, Authenticated: true})
+		err := &PeerError{Phase: phase, Authenticated: true}
+		if p.mayMeanPort(err) {
+			p.fallBack(now, err)
+			return
+		}
+		p.end(now, err)
 	}
 }
 
@@ -526,9 +577,7 @@ func (p *Peer) renewChild(now time.Time, c *child) {
 		p.sendDeletes([]*child{c})
 		p.removeChild(now, c)
 		if p.newestChild() == nil && !p.closed && p.dialed {
-			if s := p.newest(); s != nil {
-				s.sendDelete(p.sas)
-			}
+			p.leaveSAs()
 			p.end(now, &LocalError{Kind: Expired, Phase: 2, Detail: "the SAs expired and could not be renewed"})
 		}
 	case due(c.rekeyAt, now) && c == p.newestChild():

@@ -782,6 +782,9 @@ func (s *isakmpSA) addInitialContact(c *composer) {
 	if s.e.localID.Type == 0 && !s.e.config.LocalAddr.IsValid() {
 		return // without an identity of our own we would end what others have
 	}
+	if s.peer != nil && s.peer.drewPort {
+		return // what an earlier one has left there is not in our way, and others with our address may be connected: they would be ended
+	}
 	s.e.contacts[address] = true
 	c.add(payloadNotify, appendNotification(nil, notification{protocolISAKMP, s.spi(), notifyInitialContact, nil}))
 }

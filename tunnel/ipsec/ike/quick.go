@@ -23,10 +23,11 @@ const (
 )
 
 const (
-	quickKeep       = time.Minute // how long a finished one is kept
-	maxQuicks       = 64          // of one SA at a time, of which most are finished
-	maxChildren     = 16          // of one peer
-	minSPI          = 256         // RFC 4303 section 2.1
+	quickKeep       = time.Minute      // how long a finished one is kept
+	portWait        = 10 * time.Second // how long the answer to an ephemeral inner port is waited for
+	maxQuicks       = 64               // of one SA at a time, of which most are finished
+	maxChildren     = 16               // of one peer
+	minSPI          = 256              // RFC 4303 section 2.1
 	protocolUDP     = 17
 	natOAHeaderSize = 4
 )
@@ -80,6 +81,10 @@ func (p *Peer) beginQuick(now time.Time, s *isakmpSA, replaces *child) {
 	s.quicks[q.id], p.quick = q, q
 	q.iv = s.keys.phase2IV(s.lastBlock, q.id)
 	q.send(now, c, nil, true)
+	if p.drewPort && !p.wasUp {
+		q.out.limit = now.Add(portWait) // there is another port to try
+		s.schedule()
+	}
 }
 
 func (q *quickMode) drawSecret() (err error) {
@@ -122,8 +127,8 @@ func (q *quickMode) addNATOA(c *composer, initiator bool) {
 func (p *Peer) selectors() (ours, theirs []byte) {
 	if p.ours == nil {
 		address := p.remote.Addr()
-		p.ours = appendID(nil, idPayload{p.e.localAddress(address), protocolUDP, p.e.config.InnerPort})
-		p.theirs = appendID(nil, idPayload{addressIdentity(address), protocolUDP, p.e.config.PeerInnerPort})
+		p.ours = appendID(nil, idPayload{p.e.localAddress(address), protocolUDP, p.port})
+		p.theirs = appendID(nil, idPayload{addressIdentity(address), protocolUDP, orDefault(p.e.config.PeerInnerPort, l2tpPort)})
 	}
 	return p.ours, p.theirs
 }
@@ -307,8 +312,11 @@ func (p *Peer) acceptsSelectors(ids [][]byte) bool {
 	}
 	theirs, err1 := parseID(ids[0])
 	ours, err2 := parseID(ids[1])
-	return err1 == nil && err2 == nil && isUDP(theirs, 0) && isUDP(ours, p.e.config.InnerPort) &&
-		(!p.dialed || isUDP(theirs, p.e.config.PeerInnerPort))
+	wanted := p.e.config.PeerInnerPort
+	if p.dialed {
+		wanted = orDefault(wanted, l2tpPort)
+	}
+	return err1 == nil && err2 == nil && isUDP(theirs, wanted) && isUDP(ours, p.port)
 }
 
 // isUDP tells whether a selector lets UDP of a port through; port 0 is any.
@@ -454,14 +462,13 @@ func (q *quickMode) newChild(choice choice2, spiOut uint32) *child {
 	if choice.life > 0 {
 		life = min(life, max(choice.life, minLifetime))
 	}
-	oursID, theirsID := p.selectors()
-	ours, _ := parseID(oursID)
+	_, theirsID := p.selectors()
 	theirs, _ := parseID(theirsID)
 	return &child{sa: ChildSA{
 		SPIIn: q.spi, SPIOut: spiOut,
 		Transform: choice.proposal.algorithms(), TransformID: choice.proposal.transform, AuthAlgorithm: choice.proposal.integrity,
 		KeyIn: in[:keySize], AuthIn: in[keySize:], KeyOut: out[:keySize], AuthOut: out[keySize:],
-		Peer: s.remote, LocalPort: ours.port, PeerPort: theirs.port,
+		Peer: s.remote, LocalPort: p.port, PeerPort: theirs.port,
 		Lifetime: life, LifeBytes: choice.lifeBytes, Weak: choice.proposal.Weak(),
 	}}
 }

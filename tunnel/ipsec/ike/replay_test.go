@@ -79,6 +79,7 @@ func TestRecordedConversationsWithStrongSwan(t *testing.T) {
 			var seed [32]byte
 			copy(seed[:], "recorded conversation")
 			test.config.Random = rand.NewChaCha8(seed)
+			test.config.InnerPort = 1701
 			test.config.PSK = []byte("vpnlab-psk")
 			test.config.LocalAddr = netip.MustParseAddr("10.77.0.2")
 			e, err := NewEndpoint(test.config, s)
@@ -118,7 +119,7 @@ func TestRecordedAnswersCannotBeChanged(t *testing.T) {
 	for range 200 {
 		var seed [32]byte
 		copy(seed[:], "recorded conversation")
-		e, err := NewEndpoint(Config{Proposals: []string{"aes256-sha256-modp2048"}, Random: rand.NewChaCha8(seed), PSK: []byte("vpnlab-psk"), LocalAddr: netip.MustParseAddr("10.77.0.2")}, silent{})
+		e, err := NewEndpoint(Config{Proposals: []string{"aes256-sha256-modp2048"}, Random: rand.NewChaCha8(seed), PSK: []byte("vpnlab-psk"), LocalAddr: netip.MustParseAddr("10.77.0.2"), InnerPort: 1701}, silent{})
 		if err != nil {
 			t.Fatal(err)
 		}
