@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,14 +39,33 @@ type node struct {
 	accept   error // what AcceptCall says
 	onUp     func(now time.Time, c *Connection)
 	calls    []*Call
+
+	mu      sync.Mutex
+	pending []func(now time.Time) // guarded by mu; from Config.Do
 }
 
 func newNode(address netip.Addr, c Config) *node {
 	n := &node{address: address}
 	c.Random = rand.NewChaCha8([32]byte(bytes.Repeat(address.AsSlice(), 8)))
 	c.Expect = func(ids []uint16) { n.expected = slices.Clone(ids) }
+	c.Do = func(f func(now time.Time)) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.pending = append(n.pending, f)
+	}
 	n.Endpoint = NewEndpoint(c, n)
 	return n
+}
+
+// do runs what was left to the Endpoint's goroutine.
+func (n *node) do(now time.Time) {
+	n.mu.Lock()
+	pending := n.pending
+	n.pending = nil
+	n.mu.Unlock()
+	for _, f := range pending {
+		f(now)
+	}
 }
 
 func (n *node) Write(b []byte) (int, error) {
@@ -158,6 +178,8 @@ func up(t testing.TB, pns, pac Config) *conversation {
 
 // settle carries everything to the other side until nobody says more.
 func (c *conversation) settle() {
+	c.pns.do(c.now)
+	c.pac.do(c.now)
 	for len(c.pns.stream)+len(c.pac.stream)+len(c.pns.packets)+len(c.pac.packets) > 0 {
 		c.carry(c.pns, c.pac)
 		c.carry(c.pac, c.pns)
