@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -154,7 +155,7 @@ func (a *acceptLoop) serveHTTP(c *client) {
 
 func (a *acceptLoop) serveMixed(c *client) {
 	c.SetReadDeadline(c.handshakeBy)
-	c.in = bufio.NewReader(c.Conn)
+	c.readAhead()
 	first, err := c.in.Peek(1)
 	switch {
 	case err != nil:
@@ -215,12 +216,23 @@ func (c *client) Write(p []byte) (int, error) {
 // CloseWrite ends the direction to the client.
 func (c *client) CloseWrite() error { return closeWrite(c.Conn) }
 
-// takeAhead returns what was read ahead of the request and forgets the reader.
+// readAhead puts a reader in front of the connection, if there is none.
+func (c *client) readAhead() {
+	if c.in == nil {
+		c.in = c.loop.server.readers.Get().(*bufio.Reader)
+		c.in.Reset(c.Conn)
+	}
+}
+
+// takeAhead returns what was read ahead of the request and gives the reader back.
 func (c *client) takeAhead() []byte {
 	if c.in == nil {
 		return nil
 	}
-	ahead, _ := c.in.Peek(c.in.Buffered())
+	buffered, _ := c.in.Peek(c.in.Buffered())
+	ahead := bytes.Clone(buffered)
+	c.in.Reset(nil)
+	c.loop.server.readers.Put(c.in)
 	c.in = nil
 	return ahead
 }

@@ -110,7 +110,7 @@ func (s *Server) connectHTTP(w http.ResponseWriter, r *http.Request) {
 		defer target.Close()
 		defer s.rescue()
 		if _, err := io.WriteString(c.Conn, "HTTP/1.1 200 Connection established\r\n\r\n"); err == nil {
-			s.relay(c.Conn, ahead, target)
+			s.startRelay(c.Conn, ahead, func() {}).run(target)
 		}
 	}()
 }

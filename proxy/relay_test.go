@@ -67,11 +67,6 @@ func (c copyingConn) WriteTo(w io.Writer) (int64, error) {
 	return io.Copy(w, struct{ io.Reader }{c.tcp})
 }
 
-func (c copyingConn) ReadFrom(r io.Reader) (int64, error) {
-	c.copies.Add(1)
-	return io.Copy(struct{ io.Writer }{c.tcp}, r)
-}
-
 var kinds = map[string]func(*net.TCPConn) net.Conn{
 	"socket": func(c *net.TCPConn) net.Conn { return c },
 	"plain":  plain,
@@ -88,7 +83,7 @@ func startRelay(t testing.TB, s *Server, ahead string, kind func(*net.TCPConn) n
 	done = make(chan struct{})
 	go func() {
 		defer close(done)
-		s.relay(near, []byte(ahead), kind(far))
+		s.startRelay(near, []byte(ahead), func() {}).run(kind(far))
 	}()
 	return client, target, done
 }
@@ -209,7 +204,7 @@ func TestRelayDeliversTheAnswerThatEndsAnUpload(t *testing.T) {
 	eventually(t, "end of the upload", uploaded)
 }
 
-func TestRelayUsesTheCopyLoopsOfConnections(t *testing.T) {
+func TestRelayUsesTheCopyLoopOfATarget(t *testing.T) {
 	client, near := tcpPair(t)
 	far, target := tcpPair(t)
 	conn := copyingConn{plain(far).(plainConn), new(atomic.Int64)}
@@ -217,13 +212,13 @@ func TestRelayUsesTheCopyLoopsOfConnections(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.relay(near, nil, conn)
+		s.startRelay(near, nil, func() {}).run(conn)
 	}()
 	client.CloseWrite()
 	target.CloseWrite()
 	eventually(t, "end", done)
-	if got := conn.copies.Load(); got != 2 {
-		t.Errorf("%d of 2 copies were the connection's own", got)
+	if got := conn.copies.Load(); got != 1 {
+		t.Errorf("%d copies were the connection's own", got)
 	}
 }
 
@@ -235,7 +230,7 @@ func TestIdleRelayEnds(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			s.relay(near, nil, far)
+			s.startRelay(near, nil, func() {}).run(far)
 		}()
 		// Bytes one way only keep it, for as long as they like.
 		for range 10 {
@@ -260,7 +255,7 @@ func TestRelayWithoutIdleLimitStays(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			s.relay(near, nil, far)
+			s.startRelay(near, nil, func() {}).run(far)
 		}()
 		time.Sleep(1000 * time.Hour) // fake
 		go io.WriteString(client, "x")
@@ -278,7 +273,7 @@ func TestPanicInARelayEndsIt(t *testing.T) {
 		defer close(done)
 		defer s.rescue()
 		far, _ := net.Pipe()
-		s.relay(near, []byte("x"), panickingConn{far})
+		s.startRelay(near, []byte("x"), func() {}).run(panickingConn{far})
 	}()
 	io.ReadAll(client)
 	eventually(t, "end", done)
