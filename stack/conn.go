@@ -70,11 +70,12 @@ func (e *endpoint) check(d *deadline) error {
 		return net.ErrClosed
 	case <-e.stack.done:
 		return e.stack.err
-	case <-d.expired():
-		return os.ErrDeadlineExceeded
 	default:
-		return nil
 	}
+	if d.passed() {
+		return os.ErrDeadlineExceeded
+	}
+	return nil
 }
 
 func (e *endpoint) close() error {
@@ -112,7 +113,19 @@ func (e *endpoint) SetWriteDeadline(t time.Time) error {
 type deadline struct {
 	mu    sync.Mutex
 	timer *time.Timer
-	ch    chan struct{} // nil until first set
+	ch    chan struct{} // nil until it is first set or waited for
+}
+
+// passed reports whether the time has come.
+func (d *deadline) passed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	select {
+	case <-d.ch:
+		return true
+	default:
+		return false
+	}
 }
 
 func (d *deadline) expired() <-chan struct{} {
@@ -182,11 +195,15 @@ var (
 func (s *Stack) newConn(ep tcpip.Endpoint, queue *waiter.Queue) *Conn {
 	c := new(Conn)
 	c.init(s, ep, queue)
-	local, _ := ep.GetLocalAddress()
-	remote, _ := ep.GetRemoteAddress()
+	c.learnAddresses()
+	return c
+}
+
+func (c *Conn) learnAddresses() {
+	local, _ := c.ep.GetLocalAddress()
+	remote, _ := c.ep.GetRemoteAddress()
 	c.local = net.TCPAddrFromAddrPort(addrPortOf(local))
 	c.remote = net.TCPAddrFromAddrPort(addrPortOf(remote))
-	return c
 }
 
 // setKeepalive makes TCP probe an idle connection, so that one whose far end is gone does not stay for ever.
