@@ -26,6 +26,7 @@ type acceptLoop struct {
 	listener net.Listener
 	handle   func(*acceptLoop, *client) // takes over the client, and closes it
 	http     *handoff
+	workers  *workers
 
 	ctx    context.Context // of everything done for its connections
 	cancel func()          // ends them
@@ -48,6 +49,7 @@ func newAcceptLoop(ctx context.Context, s *Server, l net.Listener, handle func(*
 	}
 	a.ctx, a.cancel = context.WithCancel(ctx)
 	a.http = &handoff{ctx: a.ctx, addr: l.Addr(), clients: make(chan *client), closed: make(chan struct{})}
+	a.workers = newWorkers(a.ctx.Done())
 	context.AfterFunc(a.ctx, a.cut)
 	return a
 }
@@ -87,10 +89,10 @@ func (a *acceptLoop) run() error {
 			delay = 0
 		}
 		if c := a.admit(conn); c != nil {
-			go func() {
+			a.workers.run(func() {
 				defer a.server.rescue()
 				a.handle(a, c)
-			}()
+			})
 		}
 	}
 }

@@ -71,15 +71,16 @@ type relay struct {
 // the first piece back until run, and calls left if the client's stream ends
 // before it has sent any: one that has sent something waits for the answer.
 // ahead was read from the client already. The caller calls run or abandon.
-func (s *Server) startRelay(client net.Conn, ahead []byte, left func()) *relay {
+func (a *acceptLoop) startRelay(client net.Conn, ahead []byte, left func()) *relay {
+	s := a.server
 	r := &relay{server: s, client: client, left: left, decided: make(chan struct{}), upEnded: make(chan struct{})}
 	r.up = way{relay: r, src: client, count: &s.count.bytesUp}
 	r.down = way{relay: r, dst: client, count: &s.count.bytesDown}
-	go func() {
+	a.workers.run(func() {
 		defer close(r.upEnded)
 		defer s.rescue()
 		r.goUp(ahead)
-	}()
+	})
 	return r
 }
 

@@ -67,6 +67,11 @@ func (c copyingConn) WriteTo(w io.Writer) (int64, error) {
 	return io.Copy(w, struct{ io.Reader }{c.tcp})
 }
 
+// startLoose starts a relay of a client that came from no listener.
+func startLoose(s *Server, client net.Conn, ahead []byte, left func()) *relay {
+	return (&acceptLoop{server: s, workers: new(workers)}).startRelay(client, ahead, left)
+}
+
 var kinds = map[string]func(*net.TCPConn) net.Conn{
 	"socket": func(c *net.TCPConn) net.Conn { return c },
 	"plain":  plain,
@@ -83,7 +88,7 @@ func startRelay(t testing.TB, s *Server, ahead string, kind func(*net.TCPConn) n
 	done = make(chan struct{})
 	go func() {
 		defer close(done)
-		s.startRelay(near, []byte(ahead), func() {}).run(kind(far))
+		startLoose(s, near, []byte(ahead), func() {}).run(kind(far))
 	}()
 	return client, target, done
 }
@@ -212,7 +217,7 @@ func TestRelayUsesTheCopyLoopOfATarget(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.startRelay(near, nil, func() {}).run(conn)
+		startLoose(s, near, nil, func() {}).run(conn)
 	}()
 	client.CloseWrite()
 	target.CloseWrite()
@@ -230,7 +235,7 @@ func TestIdleRelayEnds(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			s.startRelay(near, nil, func() {}).run(far)
+			startLoose(s, near, nil, func() {}).run(far)
 		}()
 		// Bytes one way only keep it, for as long as they like.
 		for range 10 {
@@ -255,7 +260,7 @@ func TestRelayWithoutIdleLimitStays(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			s.startRelay(near, nil, func() {}).run(far)
+			startLoose(s, near, nil, func() {}).run(far)
 		}()
 		time.Sleep(1000 * time.Hour) // fake
 		go io.WriteString(client, "x")
@@ -273,7 +278,7 @@ func TestPanicInARelayEndsIt(t *testing.T) {
 		defer close(done)
 		defer s.rescue()
 		far, _ := net.Pipe()
-		s.startRelay(near, []byte("x"), func() {}).run(panickingConn{far})
+		startLoose(s, near, []byte("x"), func() {}).run(panickingConn{far})
 	}()
 	io.ReadAll(client)
 	eventually(t, "end", done)

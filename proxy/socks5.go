@@ -67,7 +67,7 @@ func (a *acceptLoop) connect(c *client, dest *socks5.AddrSpec) {
 	address := dest.Address()
 	ctx, cancel := context.WithTimeout(a.ctx, a.server.config.DialTimeout)
 	defer cancel()
-	r := a.server.startRelay(c.Conn, c.takeAhead(), cancel)
+	r := a.startRelay(c.Conn, c.takeAhead(), cancel)
 	defer r.abandon()
 	target, err := a.server.dialWithin(ctx, address)
 	if err != nil {
