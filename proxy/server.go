@@ -167,6 +167,16 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// Trim gives up what is kept for the next connections, for when there have been
+// none for a while. The garbage collector empties the rest, which is pools.
+func (s *Server) Trim() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for a := range s.loops {
+		a.workers.trim()
+	}
+}
+
 // Stats returns the counts of this moment.
 func (s *Server) Stats() Stats {
 	return Stats{

@@ -3,14 +3,14 @@ package proxy
 import "sync/atomic"
 
 // maxIdleWorkers bounds the goroutines that are kept.
-const maxIdleWorkers = 32
+const maxIdleWorkers = 16
 
 // workers run functions on goroutines that are kept for the next function: to
 // grow the stack of a fresh goroutine to what dialling and sending need costs a
 // short connection more than anything else that is done for it here. The zero
 // value keeps none.
 type workers struct {
-	next chan func()
+	next chan func()     // nil ends the worker
 	done <-chan struct{} // ends those that are idle
 	idle atomic.Int32
 }
@@ -43,7 +43,21 @@ func (w *workers) work(f func()) {
 		select {
 		case f = <-w.next:
 			w.idle.Add(-1)
+			if f == nil {
+				return
+			}
 		case <-w.done:
+			return
+		}
+	}
+}
+
+// trim ends the idle workers.
+func (w *workers) trim() {
+	for {
+		select {
+		case w.next <- nil:
+		default:
 			return
 		}
 	}

@@ -38,7 +38,7 @@ const (
 	DefaultSendBuffer    = 256 << 10 // bytes, grows to MaxSendBuffer with the path
 	MaxSendBuffer        = 2 << 20
 	DefaultKeepalive     = 30 * time.Second
-	DefaultTimeWait      = time.Second
+	DefaultTimeWait      = 500 * time.Millisecond
 
 	minMTU     = 576  // RFC 791 section 3.2: what every IPv4 module must take
 	minMTUIPv6 = 1280 // RFC 8200 section 5
