@@ -182,7 +182,7 @@ type Conn struct {
 	reader tcpip.SliceWriter // the caller's buffer of a Read, here so as not to be allocated for each
 
 	writeMu sync.Mutex
-	writer  bytes.Reader // the caller's bytes of a Write, likewise
+	writer  *bytes.Reader // the caller's bytes of a Write, likewise; by itself, since gVisor keeps it for all of TIME-WAIT
 }
 
 var (
@@ -193,9 +193,15 @@ var (
 
 // newConn wraps a connected endpoint.
 func (s *Stack) newConn(ep tcpip.Endpoint, queue *waiter.Queue) *Conn {
-	c := new(Conn)
-	c.init(s, ep, queue)
+	c := s.newUnconnected(ep, queue)
 	c.learnAddresses()
+	return c
+}
+
+// newUnconnected wraps an endpoint that is to be connected.
+func (s *Stack) newUnconnected(ep tcpip.Endpoint, queue *waiter.Queue) *Conn {
+	c := &Conn{writer: new(bytes.Reader)}
+	c.init(s, ep, queue)
 	return c
 }
 
@@ -272,7 +278,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	defer c.writer.Reset(nil)
 	written := 0
 	for written < len(b) {
-		n, err := c.ep.Write(&c.writer, tcpip.WriteOptions{})
+		n, err := c.ep.Write(c.writer, tcpip.WriteOptions{})
 		written += int(n)
 		if n > 0 && written < len(b) {
 			c.writer.Reset(b[written:]) // more may have been read from it than was taken

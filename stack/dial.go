@@ -191,8 +191,7 @@ func (s *Stack) dialTCP(ctx context.Context, to netip.AddrPort) (*Conn, error) {
 		return fail(errnoOf(terr))
 	}
 	s.setKeepalive(ep)
-	c := new(Conn)
-	c.init(s, ep, queue)
+	c := s.newUnconnected(ep, queue)
 	terr = ep.Connect(fullAddressOf(to))
 	if _, started := terr.(*tcpip.ErrConnectStarted); started {
 		select {
