@@ -77,8 +77,8 @@ func (a *acceptLoop) connect(c *client, dest *socks5.AddrSpec) {
 		refuse(c, v.reply)
 		return
 	}
-	defer target.Close()
 	if _, err := c.Conn.Write(appendReply(nil, replySucceeded, addrPort(target.LocalAddr()))); err != nil {
+		target.Close()
 		return
 	}
 	cancel() // and its timer: the connection may last for days
