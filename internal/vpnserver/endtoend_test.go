@@ -376,6 +376,43 @@ func checkTransfer(t *testing.T, network *stack.Stack, size int64) {
 	}
 }
 
+// Nothing on the way of a packet allocates, in either direction and on either side, from socket to socket: what a transfer
+// allocates, of which buffers that the pools do not have yet are the most, does not grow with it.
+func TestTransfersAllocateNothingPerPacket(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes pools forget on purpose")
+	}
+	s := startServer(t, vpnserver.Config{Socket: udpbatch.Config{ReadBuffer: 4 << 20, WriteBuffer: 4 << 20}})
+	conn := dial(t, clientConfig(t, s, "alice"))
+	const size, packet = 32 << 20, 1360
+	far, err := conn.Stack().DialContext(t.Context(), "tcp", "10.88.0.1:7001")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	far.SetDeadline(time.Now().Add(wait))
+	if _, err := io.WriteString(far, "E\n"); err != nil { // an echo
+		t.Fatal(err)
+	}
+	out, in := make([]byte, 64<<10), make([]byte, 64<<10)
+	move := func() {
+		for range size / len(out) {
+			if _, err := far.Write(out); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(far, in); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	move() // fills the pools
+	if n := testing.AllocsPerRun(1, move) / float64(2*size/packet); n > .01 {
+		t.Errorf("%.3f allocations for each packet", n)
+	} else {
+		t.Logf("%.4f allocations for each packet", n)
+	}
+}
+
 func hexSum(size int64) string {
 	sum := sha256.New()
 	io.CopyN(sum, vpnserver.BigFile(), size)
