@@ -311,6 +311,33 @@ func TestRelayCopyAllocatesNothing(t *testing.T) {
 	}
 }
 
+func TestRelayAllocatesNothingBothWays(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes pools forget on purpose")
+	}
+	for name, kind := range kinds {
+		client, target, done := startRelay(t, newTestServer(t, Config{}), "", kind)
+		out, in := make([]byte, 1400), make([]byte, 1400)
+		across := func(from, to net.Conn) {
+			if _, err := from.Write(out); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(to, in); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := testing.AllocsPerRun(1000, func() {
+			across(client, target)
+			across(target, client)
+		}); n != 0 {
+			t.Errorf("%s: %v allocations for a piece each way", name, n)
+		}
+		client.Close()
+		target.Close()
+		<-done
+	}
+}
+
 func BenchmarkRelay(b *testing.B) {
 	for _, name := range []string{"socket", "plain", "own copy loops"} {
 		b.Run("target="+strings.ReplaceAll(name, " ", "_"), func(b *testing.B) {
