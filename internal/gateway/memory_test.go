@@ -87,11 +87,11 @@ func TestATrimmerHearsOfCollections(t *testing.T) {
 		time.Sleep(time.Hour) // fake
 		collections <- struct{}{}
 		time.Sleep(time.Hour)
+		cancel()
+		<-ended
 		if want := []time.Duration{time.Hour + quietTime}; !cmp.Equal(b.freed, want) {
 			t.Errorf("freed at %v, want %v", b.freed, want)
 		}
-		cancel()
-		<-ended
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
