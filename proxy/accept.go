@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ type acceptLoop struct {
 	listener net.Listener
 	handle   func(*acceptLoop, *client) // takes over the client, and closes it
 	http     *handoff
+	workers  *workers
 
 	ctx    context.Context // of everything done for its connections
 	cancel func()          // ends them
@@ -47,6 +49,7 @@ func newAcceptLoop(ctx context.Context, s *Server, l net.Listener, handle func(*
 	}
 	a.ctx, a.cancel = context.WithCancel(ctx)
 	a.http = &handoff{ctx: a.ctx, addr: l.Addr(), clients: make(chan *client), closed: make(chan struct{})}
+	a.workers = newWorkers(a.ctx.Done())
 	context.AfterFunc(a.ctx, a.cut)
 	return a
 }
@@ -86,10 +89,10 @@ func (a *acceptLoop) run() error {
 			delay = 0
 		}
 		if c := a.admit(conn); c != nil {
-			go func() {
+			a.workers.run(func() {
 				defer a.server.rescue()
 				a.handle(a, c)
-			}()
+			})
 		}
 	}
 }
@@ -154,7 +157,7 @@ func (a *acceptLoop) serveHTTP(c *client) {
 
 func (a *acceptLoop) serveMixed(c *client) {
 	c.SetReadDeadline(c.handshakeBy)
-	c.in = bufio.NewReader(c.Conn)
+	c.readAhead()
 	first, err := c.in.Peek(1)
 	switch {
 	case err != nil:
@@ -215,12 +218,23 @@ func (c *client) Write(p []byte) (int, error) {
 // CloseWrite ends the direction to the client.
 func (c *client) CloseWrite() error { return closeWrite(c.Conn) }
 
-// takeAhead returns what was read ahead of the request and forgets the reader.
+// readAhead puts a reader in front of the connection, if there is none.
+func (c *client) readAhead() {
+	if c.in == nil {
+		c.in = c.loop.server.readers.Get().(*bufio.Reader)
+		c.in.Reset(c.Conn)
+	}
+}
+
+// takeAhead returns what was read ahead of the request and gives the reader back.
 func (c *client) takeAhead() []byte {
 	if c.in == nil {
 		return nil
 	}
-	ahead, _ := c.in.Peek(c.in.Buffered())
+	buffered, _ := c.in.Peek(c.in.Buffered())
+	ahead := bytes.Clone(buffered)
+	c.in.Reset(nil)
+	c.loop.server.readers.Put(c.in)
 	c.in = nil
 	return ahead
 }

@@ -22,8 +22,7 @@ func newCredentials(users []User) credentials {
 }
 
 // Valid reports whether some user has this name and password. It takes the
-// same time whether name, password or neither is right. Valid makes
-// credentials a socks5.CredentialStore.
+// same time whether name, password or neither is right.
 func (c credentials) Valid(name, password string) bool {
 	n, p := sha256.Sum256([]byte(name)), sha256.Sum256([]byte(password))
 	found := 0

@@ -15,9 +15,10 @@
 //   - server.go: what a Server is, Serve and Shutdown.
 //   - accept.go: the accept loop, the connection cap, telling SOCKS5 from HTTP on one port.
 //   - auth.go: user names and passwords.
-//   - socks5.go: RFC 1928 requests and replies; RFC 1929 through the library.
+//   - socks5.go: RFC 1928 greeting and replies; requests and RFC 1929 through the library.
 //   - associate.go, outlet.go, udpheader.go: UDP ASSOCIATE, its sockets towards the targets, its datagram header.
 //   - http.go: CONNECT and forwarding after RFC 9110 and RFC 9112.
 //   - verdict.go: why a target could not be reached, as a SOCKS reply and as an HTTP status.
 //   - relay.go: the one loop that copies bytes both ways.
+//   - workers.go: goroutines that are kept for the next connection.
 package proxy

@@ -105,14 +105,14 @@ func (s *Server) connectHTTP(w http.ResponseWriter, r *http.Request) {
 	c := conn.(*client)
 	ahead, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	ahead = append(ahead, c.takeAhead()...)
-	go func() { // and net/http lets go of its buffers
+	c.loop.workers.run(func() { // and net/http lets go of its buffers
+		defer s.rescue()
 		defer c.Close()
 		defer target.Close()
-		defer s.rescue()
 		if _, err := io.WriteString(c.Conn, "HTTP/1.1 200 Connection established\r\n\r\n"); err == nil {
-			s.relay(c.Conn, ahead, target)
+			c.loop.startRelay(c.Conn, ahead, func() {}).run(target)
 		}
-	}()
+	})
 }
 
 // forwardHTTP forwards any other method.

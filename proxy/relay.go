@@ -49,56 +49,102 @@ func (b *buffers) put(buf *[]byte) {
 	}
 }
 
-// A relay moves bytes both ways between two connections.
+// A relay moves bytes both ways between a client and a target. The way up
+// begins before there is a target, so that the client is watched while it waits.
 type relay struct {
-	server *Server
-	a, b   net.Conn
-	moved  atomic.Int64 // bytes, both ways
+	server         *Server
+	client, target net.Conn
+	up, down       way
+	moved          atomic.Int64 // bytes, both ways
+	finished       atomic.Int32 // ways whose end was said by their source
+
+	left      func()        // called when the client ends before there is a target
+	decided   chan struct{} // closed when target is set, or there will be none
+	isDecided bool          // only run and abandon use it
+	upEnded   chan struct{} // closed when the way up has ended
 
 	mu   sync.Mutex
 	idle *time.Timer
 }
 
-// relay copies between client and target until both directions have ended, and
-// closes both. ahead was read from the client already and goes first. The end
-// of one direction is passed on as a half-close, a failure as a reset.
-func (s *Server) relay(client net.Conn, ahead []byte, target net.Conn) {
-	r := &relay{server: s, a: client, b: target}
-	r.watch(s.config.IdleTimeout)
-	up := make(chan struct{})
-	defer func() {
-		r.close()
-		<-up
-	}()
-	go func() {
-		defer close(up)
+// startRelay reads from a client whose target is still being dialled. It holds
+// the first piece back until run, and calls left if the client's stream ends
+// before it has sent any: one that has sent something waits for the answer.
+// ahead was read from the client already. The caller calls run or abandon.
+func (a *acceptLoop) startRelay(client net.Conn, ahead []byte, left func()) *relay {
+	s := a.server
+	r := &relay{server: s, client: client, left: left, decided: make(chan struct{}), upEnded: make(chan struct{})}
+	r.up = way{relay: r, src: client, count: &s.count.bytesUp}
+	r.down = way{relay: r, dst: client, count: &s.count.bytesDown}
+	a.workers.run(func() {
+		defer close(r.upEnded)
 		defer s.rescue()
-		r.forward(target, client, ahead, &s.count.bytesUp)
-	}()
-	r.forward(client, target, nil, &s.count.bytesDown)
-	<-up
+		r.goUp(ahead)
+	})
+	return r
 }
 
-// forward is one direction.
-func (r *relay) forward(dst, src net.Conn, ahead []byte, count *atomic.Int64) {
-	way := way{relay: r, dst: dst, src: src, count: count}
-	if len(ahead) > 0 {
-		way.Write(ahead)
+// run copies until both directions have ended, and closes client and target.
+// The end of one direction is passed on as a half-close, a failure as a reset.
+func (r *relay) run(target net.Conn) {
+	r.target, r.up.dst, r.down.src = target, target, target
+	r.watch(r.server.config.IdleTimeout)
+	r.isDecided = true
+	close(r.decided)
+	defer func() {
+		r.close()
+		<-r.upEnded
+	}()
+	r.down.copy()
+	r.pass(&r.down)
+	<-r.upEnded
+}
+
+// abandon ends the way up, since there will be no target, and leaves the client
+// open. After run it does nothing.
+func (r *relay) abandon() {
+	if r.isDecided {
+		return
 	}
-	if way.writeErr == nil {
-		way.copy()
+	r.isDecided = true
+	close(r.decided)
+	r.client.SetReadDeadline(time.Unix(1, 0))
+	<-r.upEnded
+	r.client.SetReadDeadline(time.Time{})
+}
+
+// goUp is the way up, of which the first piece may have been read already.
+func (r *relay) goUp(first []byte) {
+	from := newSource(r.client, &r.server.buffers)
+	var err error
+	if len(first) == 0 {
+		if first, err = from.next(); len(first) == 0 {
+			r.left()
+		}
 	}
+	<-r.decided
+	if r.target == nil {
+		from.release()
+		return
+	}
+	r.up.copyPieces(from, first, err)
+	r.pass(&r.up)
+}
+
+// pass tells the other side how a direction has ended.
+func (r *relay) pass(w *way) {
 	switch {
-	case way.writeErr != nil:
+	case w.writeErr != nil:
 		// dst takes no more, but what it said before, such as why, may still
 		// be on its way to src.
-		dst.SetReadDeadline(time.Now().Add(lastWords))
-	case way.readErr != nil:
+		w.dst.SetReadDeadline(time.Now().Add(lastWords))
+	case w.readErr != nil:
 		// Half of something must not look like the whole of it.
-		reset(r.a)
-		reset(r.b)
-	default:
-		closeWrite(dst)
+		reset(r.client)
+		reset(r.target)
+	case r.finished.Add(1) == 1:
+		closeWrite(w.dst)
+	default: // nothing is left to come, and closing says the same
 	}
 }
 
@@ -119,8 +165,8 @@ func (r *relay) watch(idle time.Duration) {
 			seen, quiet = moved, 0
 		}
 		if quiet == idleTicks {
-			r.a.Close()
-			r.b.Close()
+			r.client.Close()
+			r.target.Close()
 			return
 		}
 		r.idle.Reset(idle / idleTicks)
@@ -133,13 +179,13 @@ func (r *relay) close() {
 		r.idle.Stop()
 	}
 	r.mu.Unlock()
-	r.a.Close()
-	r.b.Close()
+	r.client.Close()
+	r.target.Close()
 }
 
-// A way is one direction of a relay. It is the Writer and the Reader that
-// connections with copy loops of their own are given: it counts, and keeps
-// read and write errors apart.
+// A way is one direction of a relay. It is the Writer that connections with
+// copy loops of their own are given: it counts, and keeps read and write errors
+// apart.
 type way struct {
 	relay             *relay
 	dst, src          net.Conn
@@ -147,9 +193,9 @@ type way struct {
 	readErr, writeErr error
 }
 
-// copy moves bytes from src to dst until either fails or src ends. A
-// connection that is no kernel socket may know how to copy without a buffer of
-// ours (io.WriterTo, io.ReaderFrom); a socket's own way is no better than ours.
+// copy moves bytes from src to dst until either fails or src ends. A source
+// that is no kernel socket may know how to copy without a buffer of ours
+// (io.WriterTo); a socket's own way is no better than ours.
 func (w *way) copy() {
 	if from, ok := w.src.(io.WriterTo); ok && !isSocket(w.src) {
 		_, err := from.WriteTo(writeOnly{w})
@@ -158,26 +204,28 @@ func (w *way) copy() {
 		}
 		return
 	}
-	if to, ok := w.dst.(io.ReaderFrom); ok && !isSocket(w.dst) {
-		_, err := to.ReadFrom(readOnly{w})
-		if w.readErr == nil {
-			w.writeErr = err
-		}
-		return
-	}
 	from := newSource(w.src, &w.relay.server.buffers)
-	for w.writeErr == nil {
-		data, err := from.next()
+	data, err := from.next()
+	w.copyPieces(from, data, err)
+}
+
+// copyPieces copies from a source whose first next has returned data and err.
+func (w *way) copyPieces(from source, data []byte, err error) {
+	for {
 		if len(data) > 0 {
 			w.Write(data)
 		}
 		from.release()
+		if w.writeErr != nil {
+			return
+		}
 		if err != nil {
 			if err != io.EOF {
 				w.readErr = err
 			}
 			return
 		}
+		data, err = from.next()
 	}
 }
 
@@ -198,21 +246,7 @@ func (w *way) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Read reads from src.
-func (w *way) Read(p []byte) (int, error) {
-	n, err := w.src.Read(p)
-	w.relay.moved.Add(int64(n))
-	w.count.Add(int64(n))
-	if err != nil && err != io.EOF {
-		w.readErr = err
-	}
-	return n, err
-}
-
-type (
-	writeOnly struct{ io.Writer }
-	readOnly  struct{ io.Reader }
-)
+type writeOnly struct{ io.Writer }
 
 // A source is the reading end of a copy loop. What next returns is valid until
 // release.
@@ -237,8 +271,10 @@ func (s *connSource) next() ([]byte, error) {
 }
 
 func (s *connSource) release() {
-	s.buffers.put(s.buf)
-	s.buf = nil
+	if s.buf != nil {
+		s.buffers.put(s.buf)
+		s.buf = nil
+	}
 }
 
 // closeWrite passes on the end of a direction. A connection that cannot be

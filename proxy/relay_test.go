@@ -67,9 +67,9 @@ func (c copyingConn) WriteTo(w io.Writer) (int64, error) {
 	return io.Copy(w, struct{ io.Reader }{c.tcp})
 }
 
-func (c copyingConn) ReadFrom(r io.Reader) (int64, error) {
-	c.copies.Add(1)
-	return io.Copy(struct{ io.Writer }{c.tcp}, r)
+// startLoose starts a relay of a client that came from no listener.
+func startLoose(s *Server, client net.Conn, ahead []byte, left func()) *relay {
+	return (&acceptLoop{server: s, workers: new(workers)}).startRelay(client, ahead, left)
 }
 
 var kinds = map[string]func(*net.TCPConn) net.Conn{
@@ -88,7 +88,7 @@ func startRelay(t testing.TB, s *Server, ahead string, kind func(*net.TCPConn) n
 	done = make(chan struct{})
 	go func() {
 		defer close(done)
-		s.relay(near, []byte(ahead), kind(far))
+		startLoose(s, near, []byte(ahead), func() {}).run(kind(far))
 	}()
 	return client, target, done
 }
@@ -209,7 +209,7 @@ func TestRelayDeliversTheAnswerThatEndsAnUpload(t *testing.T) {
 	eventually(t, "end of the upload", uploaded)
 }
 
-func TestRelayUsesTheCopyLoopsOfConnections(t *testing.T) {
+func TestRelayUsesTheCopyLoopOfATarget(t *testing.T) {
 	client, near := tcpPair(t)
 	far, target := tcpPair(t)
 	conn := copyingConn{plain(far).(plainConn), new(atomic.Int64)}
@@ -217,13 +217,13 @@ func TestRelayUsesTheCopyLoopsOfConnections(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.relay(near, nil, conn)
+		startLoose(s, near, nil, func() {}).run(conn)
 	}()
 	client.CloseWrite()
 	target.CloseWrite()
 	eventually(t, "end", done)
-	if got := conn.copies.Load(); got != 2 {
-		t.Errorf("%d of 2 copies were the connection's own", got)
+	if got := conn.copies.Load(); got != 1 {
+		t.Errorf("%d copies were the connection's own", got)
 	}
 }
 
@@ -235,7 +235,7 @@ func TestIdleRelayEnds(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			s.relay(near, nil, far)
+			startLoose(s, near, nil, func() {}).run(far)
 		}()
 		// Bytes one way only keep it, for as long as they like.
 		for range 10 {
@@ -260,7 +260,7 @@ func TestRelayWithoutIdleLimitStays(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			s.relay(near, nil, far)
+			startLoose(s, near, nil, func() {}).run(far)
 		}()
 		time.Sleep(1000 * time.Hour) // fake
 		go io.WriteString(client, "x")
@@ -278,7 +278,7 @@ func TestPanicInARelayEndsIt(t *testing.T) {
 		defer close(done)
 		defer s.rescue()
 		far, _ := net.Pipe()
-		s.relay(near, []byte("x"), panickingConn{far})
+		startLoose(s, near, []byte("x"), func() {}).run(panickingConn{far})
 	}()
 	io.ReadAll(client)
 	eventually(t, "end", done)
@@ -308,6 +308,33 @@ func TestRelayCopyAllocatesNothing(t *testing.T) {
 		if allocs != 0 {
 			t.Errorf("%s: %v allocations for each read", name, allocs)
 		}
+	}
+}
+
+func TestRelayAllocatesNothingBothWays(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes pools forget on purpose")
+	}
+	for name, kind := range kinds {
+		client, target, done := startRelay(t, newTestServer(t, Config{}), "", kind)
+		out, in := make([]byte, 1400), make([]byte, 1400)
+		across := func(from, to net.Conn) {
+			if _, err := from.Write(out); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(to, in); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := testing.AllocsPerRun(1000, func() {
+			across(client, target)
+			across(target, client)
+		}); n != 0 {
+			t.Errorf("%s: %v allocations for a piece each way", name, n)
+		}
+		client.Close()
+		target.Close()
+		<-done
 	}
 }
 

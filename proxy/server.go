@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"log/slog"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/armon/go-socks5"
 )
 
 // ErrServerClosed is what Serve methods return when they are called after Shutdown.
@@ -26,6 +29,8 @@ type Server struct {
 	log          *slog.Logger
 	users        credentials
 	http         *http.Server
+	login        socks5.Authenticator
+	readers      sync.Pool // of *bufio.Reader
 	buffers      buffers
 	datagrams    sync.Pool // of *[datagramBuffer]byte
 	associations atomic.Int64
@@ -72,6 +77,8 @@ func New(c Config) (*Server, error) {
 		users:  newCredentials(c.Users),
 		loops:  make(map[*acceptLoop]struct{}),
 	}
+	s.login = s.newLogin()
+	s.readers.New = func() any { return bufio.NewReader(nil) }
 	s.http = s.newHTTPServer()
 	return s, nil
 }
@@ -160,6 +167,16 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// Trim gives up what is kept for the next connections, for when there have been
+// none for a while. The garbage collector empties the rest, which is pools.
+func (s *Server) Trim() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for a := range s.loops {
+		a.workers.trim()
+	}
+}
+
 // Stats returns the counts of this moment.
 func (s *Server) Stats() Stats {
 	return Stats{
@@ -179,9 +196,14 @@ func (s *Server) Stats() Stats {
 }
 
 // dial opens a connection to a target, giving up after Config.DialTimeout.
-func (s *Server) dial(ctx context.Context, address string) (conn net.Conn, err error) {
+func (s *Server) dial(ctx context.Context, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.config.DialTimeout)
 	defer cancel()
+	return s.dialWithin(ctx, address)
+}
+
+// dialWithin opens a connection to a target for as long as ctx allows.
+func (s *Server) dialWithin(ctx context.Context, address string) (conn net.Conn, err error) {
 	defer func() {
 		if err != nil && !errors.Is(err, context.Canceled) { // else the client left
 			s.count.targetsFailed.Add(1)

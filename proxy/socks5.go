@@ -2,12 +2,12 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"net/netip"
 	"time"
@@ -34,12 +34,10 @@ const (
 func (a *acceptLoop) serveSOCKS5(c *client) {
 	defer c.Close()
 	c.SetDeadline(c.handshakeBy)
-	if c.in == nil {
-		c.in = bufio.NewReader(c.Conn)
-	}
+	c.readAhead()
 	request, err := a.server.handshake(c)
 	switch {
-	case errors.Is(err, errLoginRefused):
+	case errors.Is(err, socks5.UserAuthFailed):
 		a.server.log.Info("proxy: login refused", "protocol", "socks5", "client", c.RemoteAddr().String())
 	case err != nil:
 		a.server.log.Debug("proxy: socks5 handshake failed", "client", c.RemoteAddr().String(), "cause", err)
@@ -67,26 +65,24 @@ func (a *acceptLoop) connect(c *client, dest *socks5.AddrSpec) {
 		return
 	}
 	address := dest.Address()
-	target, err := a.dialFor(c, address)
+	ctx, cancel := context.WithTimeout(a.ctx, a.server.config.DialTimeout)
+	defer cancel()
+	r := a.startRelay(c.Conn, c.takeAhead(), cancel)
+	defer r.abandon()
+	target, err := a.server.dialWithin(ctx, address)
 	if err != nil {
 		v := judge(err)
 		a.server.log.Debug("proxy: socks5 target not reached", "client", c.RemoteAddr().String(), "target", address, "reason", v.reason, "cause", err)
+		r.abandon()
 		refuse(c, v.reply)
 		return
 	}
-	defer target.Close()
 	if _, err := c.Conn.Write(appendReply(nil, replySucceeded, addrPort(target.LocalAddr()))); err != nil {
+		target.Close()
 		return
 	}
-	a.server.relay(c.Conn, c.takeAhead(), target)
-}
-
-// dialFor dials for a client, and stops dialling when the client leaves.
-func (a *acceptLoop) dialFor(c *client, address string) (net.Conn, error) {
-	ctx, cancel := context.WithCancel(a.ctx)
-	defer cancel()
-	defer watchLeaving(c.Conn, c.in, cancel)()
-	return a.server.dial(ctx, address)
+	cancel() // and its timer: the connection may last for days
+	r.run(target)
 }
 
 // watchLeaving calls left when the client closes its connection, until the
@@ -129,79 +125,78 @@ func refuse(c *client, r reply) {
 	lingeringClose(c.Conn)
 }
 
-// handshake lets go-socks5 negotiate, authenticate and parse the request, and
-// stops it there. The library would resolve by itself, dial without a context,
-// guess the reply from the error's text and copy without limits; it has no
-// UDP. So its rule set takes the request out and says no, its answer to that
-// is swallowed, and what follows is ours. Refusals during the handshake (no
-// acceptable method, wrong password, unknown command or address type) are the
-// library's and go out.
+// handshake negotiates a method, logs the client in and reads its request. It
+// has go-socks5 handle each message, but the library does not serve: it would
+// resolve by itself, dial without a context, guess the reply from the error's
+// text and copy without limits; it has no UDP. Nothing is read past the
+// request but into c.in: what a client sends ahead belongs to the target.
 func (s *Server) handshake(c *client) (*socks5.Request, error) {
-	h := &handshakeConn{client: c}
-	config := &socks5.Config{
-		Resolver: h,
-		Rules:    h,
-		Logger:   log.New(io.Discard, "", 0),
+	if err := s.chooseMethod(c); err != nil {
+		return nil, err
 	}
-	if len(s.users) > 0 {
-		config.Credentials = h
+	if _, err := s.login.Authenticate(c.in, c.Conn); err != nil {
+		return nil, fmt.Errorf("proxy: login: %w", err)
 	}
-	library, err := socks5.New(config)
+	// RFC 1928 section 4: VER, CMD, RSV, ATYP. The library does not say by its
+	// error which of them it cannot do.
+	if start, err := c.in.Peek(4); err == nil && start[0] == socksVersion5 && !knownAddressType(start[3]) {
+		c.Conn.Write(appendReply(nil, replyAddressNotSupported, netip.AddrPort{}))
+		return nil, fmt.Errorf("proxy: unknown address type %d", start[3])
+	}
+	request, err := socks5.NewRequest(c.in)
 	if err != nil {
-		return nil, fmt.Errorf("proxy: %w", err)
+		return nil, fmt.Errorf("proxy: request: %w", err)
 	}
-	err = library.ServeConn(h)
-	switch {
-	case h.request != nil:
-		return h.request, nil
-	case h.refused:
-		return nil, errLoginRefused
-	}
-	// Never nil: the library is content only after a connection it has made.
-	return nil, fmt.Errorf("proxy: %w", err)
+	return request, nil
 }
 
-var errLoginRefused = errors.New("proxy: wrong user name or password")
+// noAcceptableMethod is the answer to a client that offers none (RFC 1928 section 3).
+const noAcceptableMethod = 0xff
 
-// A handshakeConn is a client as go-socks5 sees it during the handshake.
-type handshakeConn struct {
-	*client
-	request *socks5.Request // set when the handshake is over
-	refused bool            // user name or password were wrong
-}
-
-// Read gives single bytes, so that the library's own buffer never holds
-// anything past the request: what a client sends ahead belongs to the target.
-func (h *handshakeConn) Read(p []byte) (int, error) { return h.in.Read(p[:min(len(p), 1)]) }
-
-func (h *handshakeConn) Write(p []byte) (int, error) {
-	if h.request != nil {
-		return len(p), nil
+// chooseMethod reads the client's greeting (RFC 1928 section 3): VER, NMETHODS,
+// METHODS. The one method that will do is announced by what carries it out.
+func (s *Server) chooseMethod(c *client) error {
+	greeting, err := c.in.Peek(2)
+	if err == nil && greeting[0] != socksVersion5 {
+		return fmt.Errorf("proxy: greeting of SOCKS version %d", greeting[0])
 	}
-	return h.client.Conn.Write(p)
+	if err == nil {
+		greeting, err = c.in.Peek(2 + int(greeting[1]))
+	}
+	if err != nil {
+		return fmt.Errorf("proxy: greeting: %w", err)
+	}
+	offered := bytes.IndexByte(greeting[2:], s.login.GetCode()) >= 0
+	c.in.Discard(len(greeting))
+	if !offered {
+		c.Conn.Write([]byte{socksVersion5, noAcceptableMethod})
+		return fmt.Errorf("proxy: no acceptable method: want %d", s.login.GetCode())
+	}
+	return nil
 }
 
-// Close does nothing: the connection outlives the handshake.
-func (h *handshakeConn) Close() error { return nil }
+// newLogin returns the method that clients must use.
+func (s *Server) newLogin() socks5.Authenticator {
+	if len(s.users) == 0 {
+		return socks5.NoAuthAuthenticator{}
+	}
+	return socks5.UserPassAuthenticator{Credentials: countedLogins{s}} // RFC 1929
+}
+
+// countedLogins are a Server's users as the library asks for them.
+type countedLogins struct{ *Server }
 
 // Valid checks a user name and password (socks5.CredentialStore).
-func (h *handshakeConn) Valid(name, password string) bool {
-	h.refused = !h.loop.server.users.Valid(name, password)
-	if h.refused {
-		h.loop.server.count.loginsRefused.Add(1)
+func (s countedLogins) Valid(name, password string) bool {
+	valid := s.users.Valid(name, password)
+	if !valid {
+		s.count.loginsRefused.Add(1)
 	}
-	return !h.refused
+	return valid
 }
 
-// Resolve leaves names to the Dialer (socks5.NameResolver).
-func (h *handshakeConn) Resolve(ctx context.Context, _ string) (context.Context, net.IP, error) {
-	return ctx, nil, nil
-}
-
-// Allow takes the request out of the library (socks5.RuleSet).
-func (h *handshakeConn) Allow(ctx context.Context, request *socks5.Request) (context.Context, bool) {
-	h.request = request
-	return ctx, false
+func knownAddressType(kind byte) bool {
+	return kind == addressIPv4 || kind == addressName || kind == addressIPv6
 }
 
 // appendReply appends a reply (RFC 1928 section 6). An invalid addr is sent as

@@ -70,11 +70,12 @@ func (e *endpoint) check(d *deadline) error {
 		return net.ErrClosed
 	case <-e.stack.done:
 		return e.stack.err
-	case <-d.expired():
-		return os.ErrDeadlineExceeded
 	default:
-		return nil
 	}
+	if d.passed() {
+		return os.ErrDeadlineExceeded
+	}
+	return nil
 }
 
 func (e *endpoint) close() error {
@@ -112,7 +113,19 @@ func (e *endpoint) SetWriteDeadline(t time.Time) error {
 type deadline struct {
 	mu    sync.Mutex
 	timer *time.Timer
-	ch    chan struct{} // nil until first set
+	ch    chan struct{} // nil until it is first set or waited for
+}
+
+// passed reports whether the time has come.
+func (d *deadline) passed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	select {
+	case <-d.ch:
+		return true
+	default:
+		return false
+	}
 }
 
 func (d *deadline) expired() <-chan struct{} {
@@ -169,7 +182,7 @@ type Conn struct {
 	reader tcpip.SliceWriter // the caller's buffer of a Read, here so as not to be allocated for each
 
 	writeMu sync.Mutex
-	writer  bytes.Reader // the caller's bytes of a Write, likewise
+	writer  *bytes.Reader // the caller's bytes of a Write, likewise; by itself, since gVisor keeps it for all of TIME-WAIT
 }
 
 var (
@@ -180,13 +193,23 @@ var (
 
 // newConn wraps a connected endpoint.
 func (s *Stack) newConn(ep tcpip.Endpoint, queue *waiter.Queue) *Conn {
-	c := new(Conn)
+	c := s.newUnconnected(ep, queue)
+	c.learnAddresses()
+	return c
+}
+
+// newUnconnected wraps an endpoint that is to be connected.
+func (s *Stack) newUnconnected(ep tcpip.Endpoint, queue *waiter.Queue) *Conn {
+	c := &Conn{writer: new(bytes.Reader)}
 	c.init(s, ep, queue)
-	local, _ := ep.GetLocalAddress()
-	remote, _ := ep.GetRemoteAddress()
+	return c
+}
+
+func (c *Conn) learnAddresses() {
+	local, _ := c.ep.GetLocalAddress()
+	remote, _ := c.ep.GetRemoteAddress()
 	c.local = net.TCPAddrFromAddrPort(addrPortOf(local))
 	c.remote = net.TCPAddrFromAddrPort(addrPortOf(remote))
-	return c
 }
 
 // setKeepalive makes TCP probe an idle connection, so that one whose far end is gone does not stay for ever.
@@ -255,7 +278,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	defer c.writer.Reset(nil)
 	written := 0
 	for written < len(b) {
-		n, err := c.ep.Write(&c.writer, tcpip.WriteOptions{})
+		n, err := c.ep.Write(c.writer, tcpip.WriteOptions{})
 		written += int(n)
 		if n > 0 && written < len(b) {
 			c.writer.Reset(b[written:]) // more may have been read from it than was taken

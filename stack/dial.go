@@ -57,7 +57,7 @@ func (s *Stack) DialContext(ctx context.Context, network, address string) (net.C
 		}
 		return c, nil
 	}
-	c, err := s.dialFirst(ctx, interleave(addresses), uint16(port))
+	c, err := s.dialFirst(ctx, addresses, uint16(port))
 	if err != nil {
 		return nil, err
 	}
@@ -109,12 +109,13 @@ func interleave(addresses []netip.Addr) []netip.Addr {
 	return ordered
 }
 
-// dialFirst tries the addresses one after the other, the next as soon as the last has failed or attemptDelay has passed, and returns
+// dialFirst tries the addresses one after the other, the families in turn, the next as soon as the last has failed or attemptDelay has passed, and returns
 // the first connection. If none comes, the error of the first address.
 func (s *Stack) dialFirst(ctx context.Context, addresses []netip.Addr, port uint16) (*Conn, error) {
 	if len(addresses) == 1 {
 		return s.dialTCP(ctx, netip.AddrPortFrom(addresses[0], port))
 	}
+	addresses = interleave(addresses)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type attempt struct {
@@ -190,29 +191,28 @@ func (s *Stack) dialTCP(ctx context.Context, to netip.AddrPort) (*Conn, error) {
 		return fail(errnoOf(terr))
 	}
 	s.setKeepalive(ep)
-	entry, connected := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
-	queue.EventRegister(&entry)
-	defer queue.EventUnregister(&entry)
+	c := s.newUnconnected(ep, queue)
 	terr = ep.Connect(fullAddressOf(to))
 	if _, started := terr.(*tcpip.ErrConnectStarted); started {
 		select {
-		case <-connected:
+		case <-c.writable: // or failed
 			terr = ep.LastError()
 		case <-ctx.Done():
-			ep.Close()
+			_ = c.close()
 			return fail(ctx.Err())
 		case <-s.done:
-			ep.Close()
+			_ = c.close()
 			return fail(s.err)
 		}
 	}
 	if terr != nil {
-		ep.Close()
+		_ = c.close()
 		return fail(errnoOf(terr))
 	}
 	if s.isClosed() {
 		ep.Abort()
 		return fail(s.err)
 	}
-	return s.newConn(ep, queue), nil
+	c.learnAddresses()
+	return c, nil
 }

@@ -29,6 +29,7 @@ type PacketConn struct {
 
 	writeMu sync.Mutex
 	writer  bytes.Reader
+	to      tcpip.FullAddress // of the Write that is going on, here so as not to be allocated for each
 }
 
 var (
@@ -159,21 +160,21 @@ func (c *PacketConn) opError(op string, to net.Addr, err error) error {
 
 // Read implements net.Conn: one datagram, its end cut off if b is too small.
 func (c *PacketConn) Read(b []byte) (int, error) {
-	n, _, err := c.ReadFromAddrPort(b)
+	n, _, err := c.ReadFromUDPAddrPort(b)
 	return n, err
 }
 
 // ReadFrom implements net.PacketConn; the address is a *net.UDPAddr.
 func (c *PacketConn) ReadFrom(b []byte) (int, net.Addr, error) {
-	n, from, err := c.ReadFromAddrPort(b)
+	n, from, err := c.ReadFromUDPAddrPort(b)
 	if err != nil {
 		return 0, nil, err
 	}
 	return n, net.UDPAddrFromAddrPort(from), nil
 }
 
-// ReadFromAddrPort is ReadFrom without an allocation.
-func (c *PacketConn) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
+// ReadFromUDPAddrPort is ReadFrom without an allocation, by the name that net.UDPConn gives it.
+func (c *PacketConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
 	if err := c.check(&c.readDeadline); err != nil {
@@ -200,7 +201,7 @@ func (c *PacketConn) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 
 // Write implements net.Conn, for a connected socket.
 func (c *PacketConn) Write(b []byte) (int, error) {
-	return c.write(b, nil, nil)
+	return c.write(b, netip.AddrPort{})
 }
 
 // WriteTo implements net.PacketConn; to must be a *net.UDPAddr.
@@ -209,11 +210,11 @@ func (c *PacketConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	if !ok || u == nil {
 		return 0, c.opError("write", to, syscall.EINVAL)
 	}
-	return c.WriteToAddrPort(b, u.AddrPort())
+	return c.WriteToUDPAddrPort(b, u.AddrPort())
 }
 
-// WriteToAddrPort sends a datagram.
-func (c *PacketConn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
+// WriteToUDPAddrPort is WriteTo without an allocation of ours, likewise.
+func (c *PacketConn) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	address := to.Addr().Unmap()
 	if !address.IsValid() || !c.ipv6 && address.Is6() {
 		return 0, c.opError("write", net.UDPAddrFromAddrPort(to), syscall.EAFNOSUPPORT)
@@ -221,31 +222,35 @@ func (c *PacketConn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	if address.IsLoopback() || address.IsUnspecified() { // as in DialContext
 		return 0, c.opError("write", net.UDPAddrFromAddrPort(to), syscall.ENETUNREACH)
 	}
-	full := fullAddressOf(netip.AddrPortFrom(address, to.Port()))
-	if c.ipv6 && address.Is4() {
-		full.Addr = tcpip.AddrFrom16(address.As16())
-	}
-	return c.write(b, &full, &to)
+	return c.write(b, netip.AddrPortFrom(address, to.Port()))
 }
 
-// write sends to full, or to where the socket is connected. to names the same for an error.
-func (c *PacketConn) write(b []byte, full *tcpip.FullAddress, to *netip.AddrPort) (int, error) {
+// write sends to an address, or to where the socket is connected if to is the zero AddrPort.
+func (c *PacketConn) write(b []byte, to netip.AddrPort) (int, error) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
 	fail := func(err error) (int, error) {
 		var addr net.Addr
-		if to != nil {
-			addr = net.UDPAddrFromAddrPort(*to)
+		if to.IsValid() {
+			addr = net.UDPAddrFromAddrPort(to)
 		}
 		return 0, c.opError("write", addr, err)
 	}
 	if err := c.check(&c.writeDeadline); err != nil {
 		return fail(err)
 	}
+	var options tcpip.WriteOptions
+	if to.IsValid() {
+		c.to = fullAddressOf(to)
+		if c.ipv6 && to.Addr().Is4() {
+			c.to.Addr = tcpip.AddrFrom16(to.Addr().As16())
+		}
+		options.To = &c.to
+	}
 	defer c.writer.Reset(nil)
 	for {
 		c.writer.Reset(b)
-		n, terr := c.ep.Write(&c.writer, tcpip.WriteOptions{To: full})
+		n, terr := c.ep.Write(&c.writer, options)
 		if terr == nil {
 			return int(n), nil
 		}

@@ -40,7 +40,7 @@ func (n *nameServer) serve(t testing.TB, s *Stack, addr netip.Addr) {
 	serving.Go(func() {
 		b := make([]byte, 512)
 		for {
-			k, from, err := u.ReadFromAddrPort(b)
+			k, from, err := u.ReadFromUDPAddrPort(b)
 			if err != nil {
 				return
 			}
@@ -48,9 +48,9 @@ func (n *nameServer) serve(t testing.TB, s *Stack, addr netip.Addr) {
 				if n.forge {
 					forged := slices.Clone(answer)
 					forged[0]++
-					_, _ = u.WriteToAddrPort(forged, from)
+					_, _ = u.WriteToUDPAddrPort(forged, from)
 				}
-				_, _ = u.WriteToAddrPort(answer, from)
+				_, _ = u.WriteToUDPAddrPort(answer, from)
 			}
 		}
 	})

@@ -459,3 +459,39 @@ func TestManyShortConnectionsLeaveNothingBehind(t *testing.T) {
 		runtime.Gosched()
 	}
 }
+
+// gVisor keeps its endpoint for all of TIME-WAIT, and must not keep our part of the connection with it.
+func TestAClosedConnectionIsCollectedDuringTimeWait(t *testing.T) {
+	ca, cb := configA(), configB()
+	ca.TimeWait = time.Hour
+	a, b := pair(t, ca, cb, nil)
+	l, err := b.ListenTCP(netip.AddrPortFrom(addrB, 80))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var collected atomic.Bool
+	func() {
+		x, err := a.DialContext(testContext(t), "tcp", "10.88.0.1:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		runtime.AddCleanup(x.(*Conn), func(struct{}) { collected.Store(true) }, struct{}{})
+		y, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		transfer(t, x.(*Conn), y.(*Conn), []byte("hello"))
+		y.Close()
+		_, _ = io.ReadAll(x)
+		x.Close()
+	}()
+	for deadline := time.Now().Add(10 * time.Second); !collected.Load(); runtime.GC() {
+		if time.Now().After(deadline) {
+			t.Fatal("it is still held")
+		}
+	}
+	if n := len(a.net.RegisteredEndpoints()); n == 0 {
+		t.Error("there is no TIME-WAIT")
+	}
+}

@@ -25,11 +25,11 @@ func echoUDP(t testing.TB, s *Stack, on netip.AddrPort) netip.AddrPort {
 		defer close(done)
 		b := make([]byte, 65535)
 		for {
-			n, from, err := c.ReadFromAddrPort(b)
+			n, from, err := c.ReadFromUDPAddrPort(b)
 			if err != nil {
 				return
 			}
-			if _, err := c.WriteToAddrPort(b[:n], from); err != nil && !errors.Is(err, syscall.ECONNREFUSED) {
+			if _, err := c.WriteToUDPAddrPort(b[:n], from); err != nil && !errors.Is(err, syscall.ECONNREFUSED) {
 				return
 			}
 		}

@@ -13,6 +13,7 @@ type Process struct {
 	CPU     float64 // seconds, user and system, in steps of 10 ms
 	RSS     int64   // KiB
 	PeakRSS int64   // KiB
+	AnonRSS int64   // KiB of RSS that is the process's own; the rest is mostly the program's file, pages that were used once
 }
 
 const ticksPerSecond = 100 // USER_HZ on every Linux port that Go has
@@ -36,6 +37,8 @@ func ReadProcess(pid int) (p Process) {
 			p.RSS, _ = strconv.ParseInt(fields[1], 10, 64)
 		case "VmHWM:":
 			p.PeakRSS, _ = strconv.ParseInt(fields[1], 10, 64)
+		case "RssAnon:":
+			p.AnonRSS, _ = strconv.ParseInt(fields[1], 10, 64)
 		}
 	}
 	return p

@@ -92,30 +92,41 @@ func (l *Loop) Run() error {
 		}
 		messages, err := l.socket.Read()
 		now := time.Now()
-		switch peer := (*udpbatch.PeerError)(nil); {
-		case err == nil:
-			for i := range messages {
-				next = l.engine.Receive(now, messages[i].From, messages[i].Datagrams)
+		if err != nil {
+			if next, err = l.readFailed(now, next, err); errors.Is(err, net.ErrClosed) {
+				return nil
+			} else if err != nil {
+				return err
 			}
-			if due(next, now) {
-				next = l.engine.Advance(now)
-			}
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			l.armed = time.Unix(1, 0) // whatever it was, it must be set anew
-			if due(next, now) {
-				next = l.engine.Advance(now)
-			}
-		case errors.As(err, &peer):
-			if l.OnPeerError != nil {
-				l.OnPeerError(now, peer)
-			}
+			continue
+		}
+		for i := range messages {
+			next = l.engine.Receive(now, messages[i].From, messages[i].Datagrams)
+		}
+		if due(next, now) {
 			next = l.engine.Advance(now)
-		case errors.Is(err, net.ErrClosed):
-			return nil
-		default:
-			return err
 		}
 	}
+}
+
+// readFailed handles what Read returned instead of messages, and gives an error back if it is the socket's end.
+func (l *Loop) readFailed(now, next time.Time, err error) (time.Time, error) {
+	var peer *udpbatch.PeerError
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		l.armed = time.Unix(1, 0) // whatever it was, it must be set anew
+		if due(next, now) {
+			next = l.engine.Advance(now)
+		}
+	case errors.As(err, &peer):
+		if l.OnPeerError != nil {
+			l.OnPeerError(now, peer)
+		}
+		next = l.engine.Advance(now)
+	default:
+		return next, err
+	}
+	return next, nil
 }
 
 // arm sets the socket's read deadline, if it is not the one that is set.

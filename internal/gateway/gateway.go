@@ -154,6 +154,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	waiting, stopWaiting := context.WithCancel(ctx)
 	group.Go(func() { g.waitReady(waiting) })
+	group.Go(func() { g.trim(waiting) })
 
 	err := g.watch(ctx, failures)
 	stopWaiting()

@@ -206,12 +206,13 @@ func (t *Tunnel) network(ctx context.Context) (*vpnclient.Network, error) {
 	var timeout <-chan time.Time
 	for {
 		t.mu.Lock()
-		conn, changed, down := t.conn, t.changed, t.downError()
-		ended := t.ended
-		t.mu.Unlock()
+		conn, changed, ended := t.conn, t.changed, t.ended
 		if conn != nil && !conn.Ended() {
+			t.mu.Unlock()
 			return conn.Network, nil
 		}
+		down := t.downError()
+		t.mu.Unlock()
 		if ended || t.config.Wait < 0 {
 			return nil, down
 		}

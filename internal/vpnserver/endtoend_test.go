@@ -20,10 +20,12 @@ import (
 
 	"gateway/internal/config"
 	"gateway/internal/gateway"
+	"gateway/internal/gre"
 	"gateway/internal/udpbatch"
 	"gateway/internal/vpnclient"
 	"gateway/internal/vpnserver"
 	"gateway/ppp"
+	"gateway/ppp/mppe"
 	"gateway/stack"
 )
 
@@ -373,6 +375,67 @@ func checkTransfer(t *testing.T, network *stack.Stack, size int64) {
 	}
 	if want := hexSum(size / 4); string(answer) != want {
 		t.Errorf("the upload arrived as %q, want %q", answer, want)
+	}
+}
+
+// Nothing on the way of a packet allocates, in either direction and on either side, from socket to socket: what a transfer
+// allocates, of which buffers that the pools do not have yet are the most, does not grow with it.
+func TestTransfersAllocateNothingPerPacket(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes pools forget on purpose")
+	}
+	encrypted := mppe.Policy{Encryption: mppe.Require}
+	allowed := vpnserver.Config{PPP: ppp.Config{CCP: mppe.Policy{Encryption: mppe.Allow, Compression: mppe.Allow}}}
+	for name, config := range map[string]func(t *testing.T) vpnclient.Config{
+		"L2TP": func(t *testing.T) vpnclient.Config {
+			return clientConfig(t, startServer(t, vpnserver.Config{}), "alice")
+		},
+		"L2TP/IPsec": func(t *testing.T) vpnclient.Config { return ipsecClient(t, ipsecServer(t)) },
+		"PPTP with MPPE": func(t *testing.T) vpnclient.Config {
+			n := gre.NewNetwork()
+			c := pptpConfig(t, n, startPPTP(t, n, allowed), "alice")
+			c.PPP.CCP = encrypted
+			return c
+		},
+		"L2TP with MPPC": func(t *testing.T) vpnclient.Config {
+			c := clientConfig(t, startServer(t, allowed), "alice")
+			c.PPP.CCP = mppe.Policy{Compression: mppe.Prefer}
+			return c
+		},
+	} {
+		t.Run(name, func(t *testing.T) { checkAllocations(t, dial(t, config(t)).Stack()) })
+	}
+}
+
+// checkAllocations moves data to the far end and back.
+func checkAllocations(t *testing.T, network *stack.Stack) {
+	t.Helper()
+	const size, packet = 8 << 20, 1360
+	far, err := network.DialContext(t.Context(), "tcp", "10.88.0.1:7001")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	far.SetDeadline(time.Now().Add(wait))
+	if _, err := io.WriteString(far, "E\n"); err != nil { // an echo
+		t.Fatal(err)
+	}
+	out, in := make([]byte, 64<<10), make([]byte, 64<<10)
+	// The first run, which is not counted, fills the pools.
+	n := testing.AllocsPerRun(1, func() {
+		for range size / len(out) {
+			if _, err := far.Write(out); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(far, in); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	if packets := float64(2 * size / packet); n > packets/100 {
+		t.Errorf("%.0f allocations for %.0f packets", n, packets)
+	} else {
+		t.Logf("%.0f allocations for %.0f packets", n, packets)
 	}
 }
 

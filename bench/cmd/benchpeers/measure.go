@@ -178,7 +178,7 @@ func (b *bench) memoryAfterChurn(ctx context.Context) ([]outcome, error) {
 		return nil, err
 	}
 	defer s.stop()
-	idle := load.ReadProcess(side.PID).RSS
+	idle := load.ReadProcess(side.PID)
 	connections := 0.0
 	for connections < float64(b.churn) && ctx.Err() == nil {
 		f, err := load.Run(ctx, load.Rate, load.Options{Proxy: side.Proxy, Target: side.Target, N: 8, Dur: time.Second, Size: 64, PID: side.PID})
@@ -188,14 +188,17 @@ func (b *bench) memoryAfterChurn(ctx context.Context) ([]outcome, error) {
 		}
 		connections += f.Get("samples")
 	}
-	busy := load.ReadProcess(side.PID).RSS
+	busy := load.ReadProcess(side.PID)
 	began := time.Now()
-	back := func() bool { return float64(load.ReadProcess(side.PID).RSS) <= afterwards.atMost*float64(idle) }
+	back := func() bool { return float64(load.ReadProcess(side.PID).RSS) <= afterwards.atMost*float64(idle.RSS) }
 	for !back() && time.Since(began) < b.churnWait && ctx.Err() == nil {
 		time.Sleep(time.Second)
 	}
-	o := absolute(afterwards, float64(load.ReadProcess(side.PID).RSS)/float64(idle))
-	o.note = fmt.Sprintf("%.0f connections: %.0f -> %.0f MiB, waited %.0f s", connections, mib(idle), mib(busy), time.Since(began).Seconds())
+	waited := time.Since(began).Seconds()
+	after := load.ReadProcess(side.PID)
+	o := absolute(afterwards, float64(after.RSS)/float64(idle.RSS))
+	o.note = fmt.Sprintf("%.0f connections: %.1f -> %.1f -> %.1f MiB in %.0f s, without the program's file %.1f -> %.1f -> %.1f",
+		connections, mib(idle.RSS), mib(busy.RSS), mib(after.RSS), waited, mib(idle.AnonRSS), mib(busy.AnonRSS), mib(after.AnonRSS))
 	return []outcome{o}, context.Cause(ctx)
 }
 

@@ -1,0 +1,5 @@
+//go:build !race
+
+package vpnserver_test
+
+const raceEnabled = false
