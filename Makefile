@@ -1,4 +1,4 @@
-.PHONY: help build test race fuzz bench bench-peers lint interop demo cross cover
+.PHONY: help build test race fuzz bench bench-peers bench-carriers bench-stock lint interop demo cross cover
 
 FUZZTIME ?= 20s
 STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -34,6 +34,12 @@ bench-peers: ## the program beside a peer and a limit, with the goals of docs/pe
 	go -C bench/peers vet ./...
 	go -C bench/peers test ./...
 	go run ./bench/cmd/benchpeers $(BENCH)
+
+bench-carriers: ## the same over L2TP/IPsec, PPTP, MPPE and MPPC: three quarters of an hour
+	$(MAKE) bench-peers BENCH="-carrier l2tp-ipsec,l2tp-ipsec-gcm,pptp,l2tp-mppe,l2tp-mppc,l2tp-mppc-text $(BENCH)"
+
+bench-stock: ## twenty runs with socket buffers as on a machine that nobody has tuned, none of which may stall or be unfair
+	go run ./bench/cmd/benchpeers -stock $(BENCH)
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }

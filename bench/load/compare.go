@@ -16,6 +16,7 @@ type Side struct {
 	Proxy  string
 	Target string // the far end as this proxy reaches it
 	PID    int    // the proxy's process; 0: unknown
+	Text   bool   // uploads are text that compresses well, not noise
 }
 
 // A Case is what is measured: a mode with its N and limit.
@@ -118,7 +119,7 @@ func Compare(ctx context.Context, c Case, o Options, sides []Side, rounds int, r
 func run(ctx context.Context, c Case, o Options, s Side) (Figures, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.Warm+o.Dur+patience)
 	defer cancel()
-	o.Proxy, o.Target, o.PID, o.N, o.Mbit = s.Proxy, s.Target, s.PID, c.N, c.Mbit
+	o.Proxy, o.Target, o.PID, o.Text, o.N, o.Mbit = s.Proxy, s.Target, s.PID, s.Text, c.N, c.Mbit
 	return Run(ctx, c.Mode, o)
 }
 
