@@ -1,4 +1,4 @@
-.PHONY: help build test race fuzz bench bench-peers bench-carriers bench-stock lint interop demo cross cover
+.PHONY: help build test test-plain race fuzz bench bench-peers bench-carriers bench-stock lint interop demo cross cover
 
 FUZZTIME ?= 20s
 STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -17,6 +17,10 @@ test: ## all tests that need no privilege and no installed package
 
 race: ## the same with the race detector
 	go test -race ./...
+
+# The packages with sockets or a stack in them; the others cannot tell the difference.
+test-plain: ## tests with batches, segmentation and receive offload switched off everywhere
+	go test -tags plain ./stack ./internal/... ./cmd/gateway
 
 cover: ## coverage of the protocol rooms, at least 85 %
 	@for room in ./ppp ./tunnel/l2tp; do \
