@@ -77,6 +77,9 @@ func bulk(ctx context.Context, d dialer, o Options, move func(s *stream, bitsPer
 		total += each[i]
 	}
 	w.close(f, total, 0)
+	if o.WhenOpen != nil {
+		o.WhenOpen()
+	}
 	f["standstill_ms"] = milliseconds(pauses.stop())
 	f["bytes"] = float64(total)
 	f["gbit_s"] = float64(total) * 8 / 1e9 / f.Get("seconds")

@@ -49,6 +49,10 @@ type Options struct {
 	Text   bool          // Up: what is sent compresses well
 	Mbit   float64       // Down, Up: limit of all streams together in Mbit/s; 0: none
 	PID    int           // the proxy's process, for its CPU and memory; 0: unknown
+
+	// WhenOpen, if set, is called at the end of a measurement of Down, Up or Idle,
+	// while all of its connections are still open.
+	WhenOpen func()
 }
 
 // Figures are the outcome of one measurement by name: "gbit_s",
