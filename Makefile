@@ -1,4 +1,4 @@
-.PHONY: help build test test-plain race fuzz bench bench-peers bench-carriers bench-stock bench-scale lint interop demo cross cover
+.PHONY: help build test test-plain race fuzz bench bench-peers bench-carriers bench-stock bench-scale bench-plots lint interop demo cross cover
 
 FUZZTIME ?= 20s
 STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -47,6 +47,11 @@ bench-stock: ## twenty runs with socket buffers as on a machine that nobody has 
 
 bench-scale: ## how the program's cost grows with tunnels, connections and streams
 	go run ./bench/cmd/scale $(BENCH)
+
+bench-plots: ## draw docs/throughput.svg and docs/cpu.svg from JSON=FILE, which BENCH="-json FILE" of the others has written
+	go -C bench/plots vet ./...
+	go -C bench/plots test ./...
+	go -C bench/plots run . -json $(abspath $(JSON)) -out $(CURDIR)/docs
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }

@@ -185,8 +185,11 @@ func (f *farEnd) rowOfStreams(ctx context.Context, n int, mode load.Mode) error 
 	o := load.Options{Proxy: g.proxy, Target: f.target, N: n, Warm: time.Second, Dur: 3 * time.Second, PID: g.pid(),
 		WhenOpen: func() { busy, asked = g.ask(askState) }}
 	figures, err := load.Run(ctx, mode, o)
-	if err != nil || asked != nil {
+	if figures == nil || asked != nil {
 		return errors.Join(err, asked)
+	}
+	if err != nil { // nothing has moved, which is a figure, too
+		fmt.Fprintln(os.Stderr, "scale:", err)
 	}
 	fairness := "-"
 	if n > 1 {
