@@ -1,4 +1,4 @@
-.PHONY: help build test test-plain race fuzz bench bench-peers bench-carriers bench-stock bench-scale bench-plots lint interop demo cross cover
+.PHONY: help build test test-plain race fuzz bench bench-peers bench-carriers bench-stock bench-scale bench-kernel bench-plots lint interop demo cross cover
 
 FUZZTIME ?= 20s
 STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -47,6 +47,9 @@ bench-stock: ## twenty runs with socket buffers as on a machine that nobody has 
 
 bench-scale: ## how the program's cost grows with tunnels, connections and streams
 	go run ./bench/cmd/scale $(BENCH)
+
+bench-kernel: ## beside the stock client of Linux, in an emulated machine (root, Debian)
+	bench/kernelclient/run
 
 bench-plots: ## draw docs/throughput.svg and docs/cpu.svg from JSON=FILE, which BENCH="-json FILE" of the others has written
 	go -C bench/plots vet ./...
