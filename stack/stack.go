@@ -179,6 +179,9 @@ func New(c Config, w PacketWriter) (*Stack, error) {
 }
 
 func (c *Config) setDefaults() error {
+	if plain {
+		c.DisableGSO, c.DisableGRO = true, true
+	}
 	if c.MTU == 0 {
 		c.MTU = DefaultMTU
 	}

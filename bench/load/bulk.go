@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"gateway/internal/farend"
 )
 
 const (
@@ -21,6 +23,7 @@ const (
 // A stream is one connection that moves bytes.
 type stream struct {
 	conn  net.Conn
+	text  bool         // what is sent compresses well
 	moved atomic.Int64 // bytes that arrived
 }
 
@@ -46,7 +49,7 @@ func bulk(ctx context.Context, d dialer, o Options, move func(s *stream, bitsPer
 	)
 	for i := range streams {
 		s := &streams[i]
-		s.conn = conns[i]
+		s.conn, s.text = conns[i], o.Text
 		group.Go(func() {
 			if err := move(s, o.Mbit*1e6/float64(o.N)); err != nil && !over.Load() {
 				failure.CompareAndSwap(nil, &err)
@@ -57,6 +60,8 @@ func bulk(ctx context.Context, d dialer, o Options, move func(s *stream, bitsPer
 	defer closeAll(conns)
 	defer over.Store(true)
 
+	pauses := watch(streams)
+	defer pauses.stop()
 	if err := sleep(ctx, o.Warm); err != nil {
 		return nil, err
 	}
@@ -72,6 +77,10 @@ func bulk(ctx context.Context, d dialer, o Options, move func(s *stream, bitsPer
 		total += each[i]
 	}
 	w.close(f, total, 0)
+	if o.WhenOpen != nil {
+		o.WhenOpen()
+	}
+	f["standstill_ms"] = milliseconds(pauses.stop())
 	f["bytes"] = float64(total)
 	f["gbit_s"] = float64(total) * 8 / 1e9 / f.Get("seconds")
 	if o.N > 1 {
@@ -84,6 +93,51 @@ func bulk(ctx context.Context, d dialer, o Options, move func(s *stream, bitsPer
 		return f, errors.New("no bytes moved")
 	}
 	return f, nil
+}
+
+// A watcher looks for the longest time in which no stream moves anything.
+type watcher struct {
+	quit    chan struct{}
+	once    sync.Once
+	group   sync.WaitGroup
+	longest time.Duration
+}
+
+// watchEvery is the time between two looks.
+const watchEvery = 5 * time.Millisecond
+
+func watch(streams []stream) *watcher {
+	w := &watcher{quit: make(chan struct{})}
+	w.group.Go(func() { w.run(streams) })
+	return w
+}
+
+func (w *watcher) run(streams []stream) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	var total int64
+	last := time.Now()
+	for {
+		var now int64
+		for i := range streams {
+			now += streams[i].moved.Load()
+		}
+		if w.longest = max(w.longest, time.Since(last)); now != total {
+			total, last = now, time.Now()
+		}
+		select {
+		case <-w.quit:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// stop ends the watch and returns the longest standstill, also when called again.
+func (w *watcher) stop() time.Duration {
+	w.once.Do(func() { close(w.quit) })
+	w.group.Wait()
+	return w.longest
 }
 
 func moved(streams []stream) (bytes []int64) {
@@ -130,18 +184,16 @@ func (s *stream) upload(bitsPerSecond float64) error {
 	if _, err := io.WriteString(s.conn, "U\n"); err != nil {
 		return err
 	}
-	buf := make([]byte, writeSize)
-	for i := range buf {
-		buf[i] = byte(i*7 + i>>8)
-	}
+	content, size := farend.Content(s.text), writeSize
 	if bitsPerSecond > 0 {
-		buf = buf[:pacedSize]
+		size = pacedSize
 	}
 	for start, sent := time.Now(), 0; ; {
 		if bitsPerSecond > 0 {
 			time.Sleep(time.Duration(float64(sent)*8e9/bitsPerSecond) - time.Since(start))
 		}
-		n, err := s.conn.Write(buf)
+		at := sent % (len(content) - size)
+		n, err := s.conn.Write(content[at : at+size])
 		if err != nil {
 			return err
 		}

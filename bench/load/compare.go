@@ -16,6 +16,7 @@ type Side struct {
 	Proxy  string
 	Target string // the far end as this proxy reaches it
 	PID    int    // the proxy's process; 0: unknown
+	Text   bool   // uploads are text that compresses well, not noise
 }
 
 // A Case is what is measured: a mode with its N and limit.
@@ -82,8 +83,32 @@ func (m Mode) Extras() []string {
 	return []string{"p99_ms", "cpu_us_per_op"}
 }
 
-// betweenRuns lets the last run's connections end.
-const betweenRuns = 200 * time.Millisecond
+// What is left of a run's connections must not be at work in the next one: the
+// time of one look at the sides, the CPU seconds in it that are rest, and how long to wait for that.
+const (
+	betweenRuns  = 200 * time.Millisecond
+	restCPU      = .02
+	restPatience = 5 * time.Second
+)
+
+// rest waits until no side works any more.
+func rest(ctx context.Context, sides []Side) error {
+	used := func() (seconds float64) {
+		for _, s := range sides {
+			seconds += ReadProcess(s.PID).CPU
+		}
+		return seconds
+	}
+	for start := time.Now(); ; {
+		before := used()
+		if err := sleep(ctx, betweenRuns); err != nil {
+			return err
+		}
+		if used()-before <= restCPU || time.Since(start) > restPatience {
+			return nil
+		}
+	}
+}
 
 // patience is how long a run may take beyond the time that it measures.
 const patience = 60 * time.Second
@@ -107,7 +132,7 @@ func Compare(ctx context.Context, c Case, o Options, sides []Side, rounds int, r
 			if err == nil {
 				outcome[i][round] = f
 			}
-			if sleep(ctx, betweenRuns) != nil {
+			if rest(ctx, sides) != nil {
 				return outcome
 			}
 		}
@@ -118,7 +143,7 @@ func Compare(ctx context.Context, c Case, o Options, sides []Side, rounds int, r
 func run(ctx context.Context, c Case, o Options, s Side) (Figures, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.Warm+o.Dur+patience)
 	defer cancel()
-	o.Proxy, o.Target, o.PID, o.N, o.Mbit = s.Proxy, s.Target, s.PID, c.N, c.Mbit
+	o.Proxy, o.Target, o.PID, o.Text, o.N, o.Mbit = s.Proxy, s.Target, s.PID, s.Text, c.N, c.Mbit
 	return Run(ctx, c.Mode, o)
 }
 

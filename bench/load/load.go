@@ -46,8 +46,13 @@ type Options struct {
 	Dur    time.Duration // time measured
 	Warm   time.Duration // time before it, for Down, Up and Idle
 	Size   int           // bytes of a request
+	Text   bool          // Up: what is sent compresses well
 	Mbit   float64       // Down, Up: limit of all streams together in Mbit/s; 0: none
 	PID    int           // the proxy's process, for its CPU and memory; 0: unknown
+
+	// WhenOpen, if set, is called at the end of a measurement of Down, Up or Idle,
+	// while all of its connections are still open.
+	WhenOpen func()
 }
 
 // Figures are the outcome of one measurement by name: "gbit_s",

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -41,8 +42,8 @@ func farEnd(t *testing.T) string {
 func TestEveryModeMeasuresSomething(t *testing.T) {
 	target := farEnd(t)
 	for mode, figures := range map[Mode][]string{
-		Down: {"gbit_s", "bytes", "jain", "cpu_s_per_gb", "rss_kib"},
-		Up:   {"gbit_s", "bytes", "jain", "cpu_s_per_gb", "rss_kib"},
+		Down: {"gbit_s", "bytes", "jain", "standstill_ms", "cpu_s_per_gb", "rss_kib"},
+		Up:   {"gbit_s", "bytes", "jain", "standstill_ms", "cpu_s_per_gb", "rss_kib"},
 		Rate: {"conn_s", "p50_ms", "p99_ms", "samples"},
 		RTT:  {"req_s", "p50_ms", "p99_ms", "cpu_us_per_op"},
 		UDP:  {"echo_s", "p50_ms", "sent", "received"},
@@ -63,6 +64,34 @@ func TestEveryModeMeasuresSomething(t *testing.T) {
 				t.Errorf("error %v", e)
 			}
 		})
+	}
+}
+
+// The watch sees when nothing moves, from the beginning to its end.
+func TestStandstillIsTheLongestOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		streams := make([]stream, 2)
+		w := watch(streams)
+		for _, still := range []time.Duration{10, 60, 20} {
+			time.Sleep(still * time.Millisecond)
+			streams[1].moved.Add(1)
+		}
+		if got := w.stop(); got < 60*time.Millisecond-watchEvery || got > 60*time.Millisecond+watchEvery {
+			t.Errorf("%v, want about 60ms", got)
+		}
+		if again := w.stop(); again != w.longest {
+			t.Errorf("another one when asked again: %v", again)
+		}
+	})
+}
+
+func TestWhenOpenIsCalledOnce(t *testing.T) {
+	for _, mode := range []Mode{Down, Up, Idle} {
+		calls := 0
+		o := Options{Target: farEnd(t), N: 2, Dur: 20 * time.Millisecond, Warm: 10 * time.Millisecond, WhenOpen: func() { calls++ }}
+		if _, err := Run(t.Context(), mode, o); err != nil || calls != 1 {
+			t.Errorf("%s: %d calls, %v", mode, calls, err)
+		}
 	}
 }
 

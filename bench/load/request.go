@@ -159,6 +159,9 @@ func idle(ctx context.Context, d dialer, o Options) (Figures, error) {
 		return nil, err
 	}
 	after := ReadProcess(o.PID)
+	if o.WhenOpen != nil {
+		o.WhenOpen()
+	}
 	return Figures{"conns": float64(o.N), "rss_before_kib": float64(before.RSS), "rss_kib": float64(after.RSS),
 		"rss_peak_kib": float64(after.PeakRSS), "kib_per_conn": float64(after.RSS-before.RSS) / float64(o.N)}, nil
 }

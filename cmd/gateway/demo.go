@@ -13,6 +13,7 @@ import (
 
 	"gateway/internal/config"
 	"gateway/internal/demo"
+	"gateway/internal/farend"
 	"gateway/internal/gre"
 	"gateway/internal/udpbatch"
 	"gateway/internal/vpnserver"
@@ -57,7 +58,8 @@ func newDemoServer() *cobra.Command {
 		listen, user, password, secret, psk, send string
 		port, pptpPort, ikePort, espPort          uint16
 		out                                       []string
-		verbose                                   bool
+		socketBuffer                              int
+		text, verbose                             bool
 	)
 	cmd := &cobra.Command{
 		Use:   "server",
@@ -83,6 +85,7 @@ open a raw GRE socket (CAP_NET_RAW).`,
 			if err != nil {
 				return err
 			}
+			socket.ReadBuffer, socket.WriteBuffer = socketBuffer, socketBuffer
 			for _, random := range []*string{&password, &psk} {
 				if *random == "" {
 					*random = rand.Text()
@@ -91,7 +94,7 @@ open a raw GRE socket (CAP_NET_RAW).`,
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
 			c := vpnserver.Config{Listen: netip.AddrPortFrom(host, port), Users: map[string]string{user: password}, Out: prefixes,
-				Socket: socket, Log: demoLog(cmd, verbose)}
+				Socket: socket, FarEnd: farend.Server{Text: text}, Log: demoLog(cmd, verbose)}
 			c.L2TP.Secret = []byte(secret)
 			c.L2TP.Log, c.PPTP.Log, c.PPP.Log = c.Log, c.Log, c.Log
 			c.IPsec.IKE.PSK = []byte(psk)
@@ -99,7 +102,7 @@ open a raw GRE socket (CAP_NET_RAW).`,
 			c.ListenIKE, c.ListenESP = netip.AddrPortFrom(host, ikePort), netip.AddrPortFrom(host, espPort)
 			c.PPP.CCP = mppe.Policy{Encryption: mppe.Allow, Compression: mppe.Allow}
 			c.ListenPPTP = netip.AddrPortFrom(host, pptpPort)
-			if c.GRE, err = serversGRE(ctx, host); err != nil {
+			if c.GRE, err = serversGRE(ctx, host, socket); err != nil {
 				fmt.Fprintf(cmd.ErrOrStderr(), "no PPTP: %v\n", err)
 			}
 			server, err := vpnserver.Start(ctx, c)
@@ -131,13 +134,15 @@ open a raw GRE socket (CAP_NET_RAW).`,
 	flags.StringVar(&secret, "demo-secret", "", "tunnel secret (default: none)")
 	flags.StringSliceVar(&out, "out", nil, "prefixes that clients may reach outside the private network")
 	flags.StringVar(&send, "send", "gso", "how datagrams leave: gso (batches, UDP segmentation offload), mmsg (single datagrams, one call for many), one (a call for each)")
+	flags.IntVar(&socketBuffer, "socket-buffer", 0, "bytes asked of the kernel for each socket buffer; 0: 4 MiB")
+	flags.BoolVar(&text, "text", false, "the far end's downloads are text that compresses well, not noise")
 	flags.BoolVarP(&verbose, "verbose", "v", false, "show the server's log")
 	return cmd
 }
 
 // serversGRE opens the socket for PPTP clients.
-func serversGRE(ctx context.Context, local netip.Addr) (vpnserver.GRESocket, error) {
-	c := gre.Config{}
+func serversGRE(ctx context.Context, local netip.Addr, like udpbatch.Config) (vpnserver.GRESocket, error) {
+	c := gre.Config{DisableBatch: like.DisableBatch, ReadBuffer: like.ReadBuffer, WriteBuffer: like.WriteBuffer}
 	if !local.IsUnspecified() {
 		c.Local = local
 	}

@@ -50,6 +50,15 @@ var text = sync.OnceValue(func() []byte {
 	return bytes.Repeat([]byte(words), 1<<20/len(words))
 })
 
+// Content is what bulk transfers consist of: a megabyte of noise, or of text that
+// compresses well. It is shared and must not be changed.
+func Content(compressible bool) []byte {
+	if compressible {
+		return text()
+	}
+	return noise()
+}
+
 // A Server is a far end. The zero value is ready.
 type Server struct {
 	Text bool // downloads are text that compresses well, not noise
@@ -105,11 +114,7 @@ func (s Server) Handle(conn net.Conn) {
 		args := append(strings.Fields(string(line[1:])), "0", "0")
 		n, _ := strconv.ParseInt(args[0], 10, 64)
 		rate, _ := strconv.ParseFloat(args[1], 64)
-		content := noise
-		if s.Text {
-			content = text
-		}
-		download(c, content(), n, rate)
+		download(c, Content(s.Text), n, rate)
 	case role == "U":
 		upload(c, reader)
 	case role == "E":

@@ -164,6 +164,9 @@ func listen(ctx context.Context, c Config, engineFor func(*net.UDPConn, Config, 
 }
 
 func (c Config) withDefaults() Config {
+	if plain {
+		c.DisableBatch, c.DisableGSO, c.DisableGRO = true, true, true
+	}
 	if c.Network == "" {
 		c.Network = "udp"
 	}

@@ -88,7 +88,7 @@ func (b *batched) setUp(fd int, c Config) error {
 	if !c.DisableBatch {
 		_, receive := b.kernel.recvmmsg(uintptr(fd), nil, unix.MSG_DONTWAIT)
 		_, send := b.kernel.sendmmsg(uintptr(fd), nil)
-		// Nothing to move is no error; a sandbox that forbids the calls says so (EPERM, ENOSYS). EAGAIN and ICMP errors are no refusal.
+		// Nothing to move is no error; a sandbox that forbids the calls says so (see refused). EAGAIN and ICMP errors are no refusal.
 		b.batch = !refused(receive) && !refused(send)
 		if !b.batch {
 			b.log.Info("kernel refuses recvmmsg or sendmmsg: one message a call", "recvmmsg", receive, "sendmmsg", send)
@@ -112,7 +112,10 @@ func (b *batched) setUp(fd int, c Config) error {
 	return nil
 }
 
-func refused(e syscall.Errno) bool { return e == unix.ENOSYS || e == unix.EPERM || e == unix.EINVAL }
+// refused tells the answers of a kernel without the call, and of filters, whose authors choose the error.
+func refused(e syscall.Errno) bool {
+	return e == unix.ENOSYS || e == unix.EPERM || e == unix.EINVAL || e == unix.EACCES
+}
 
 // fragment lets every datagram leave: without the Don't Fragment bit (RFC 791 section 2.3), and cut up here when the route is known
 // to be narrow. The alternative, path MTU discovery, fails where ICMP is filtered, which is where these tunnels are

@@ -41,14 +41,15 @@ type intranet struct {
 	closers []io.Closer
 }
 
-// newIntranet starts the services on the addresses of network.
-func newIntranet(network *stack.Stack, addrs []netip.Addr, log *slog.Logger) (*intranet, error) {
+// newIntranet starts the services on the private addresses of network.
+func newIntranet(network *stack.Stack, c Config) (*intranet, error) {
 	n := &intranet{network: network}
+	addrs := c.Private
 	n.web = http.Server{
 		Handler:           webSite(),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 	}
 	names := zone{private4: firstOf(addrs, netip.Addr.Is4), private6: firstOf(addrs, netip.Addr.Is6)}
 	for _, addr := range addrs {
@@ -56,7 +57,7 @@ func newIntranet(network *stack.Stack, addrs []netip.Addr, log *slog.Logger) (*i
 			n.listen(addr, WebPort, func(l net.Listener) { n.web.Serve(l) }),
 			n.listen(addr, EchoPort, serveEcho),
 			n.listen(addr, DNSPort, names.serveTCP),
-			n.listen(addr, FarEndPort, func(l net.Listener) { farend.Serve(l) }),
+			n.listen(addr, FarEndPort, func(l net.Listener) { c.FarEnd.Serve(l) }),
 			n.listenPacket(addr, EchoPort, func(c net.PacketConn) { farend.ServeUDP(c) }),
 			n.listenPacket(addr, DNSPort, names.serveUDP),
 			n.listenPacket(addr, FarEndPort, func(c net.PacketConn) { farend.ServeUDP(c) }),

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"gateway/internal/carrier"
+	"gateway/internal/farend"
 	"gateway/internal/udpbatch"
 	"gateway/ppp"
 	"gateway/stack"
@@ -54,6 +55,9 @@ type Config struct {
 	// Out lists what clients may reach outside the private network, through
 	// this machine's own network: none, unless listed.
 	Out []netip.Prefix
+
+	// FarEnd is what serves the benchmarks' traffic.
+	FarEnd farend.Server
 
 	// Stack has the settings of the private network's stack; its addresses are set here.
 	Stack stack.Config
@@ -171,7 +175,7 @@ func (s *Server) startNetwork() error {
 		return fmt.Errorf("vpnserver: private network: %w", err)
 	}
 	s.network = network
-	s.intranet, err = newIntranet(network, s.config.Private, s.config.Log)
+	s.intranet, err = newIntranet(network, s.config)
 	return err
 }
 

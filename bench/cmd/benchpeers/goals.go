@@ -1,5 +1,7 @@
 package main
 
+import "slices"
+
 // A goal is one row of the table: a figure of a measurement and what it should be.
 type goal struct {
 	name    string
@@ -8,13 +10,23 @@ type goal struct {
 	atLeast float64 // of the median; 0: no such bound
 	atMost  float64 // of the median; 0: no such bound
 	never   float64 // no run below it
+	ceiling float64 // no run above it; 0: no such bound
+	even    float64 // no run below this share of the median
 }
+
+// told reports whether the goal is none: its figure is told, not judged.
+func (g goal) told() bool { return g.target() == "" }
 
 // A measurement is one case that all sides go through in turn.
 type measurement struct {
 	send  string // how the far ends' datagrams leave
 	what  string // see load.ParseCase
 	goals []goal
+}
+
+// needs reports whether a goal is about that side, too.
+func (m measurement) needs(side string) bool {
+	return slices.ContainsFunc(m.goals, func(g goal) bool { return g.against == side })
 }
 
 // measurements are the goals of docs/performance.md that are figures of load.
@@ -56,13 +68,30 @@ var measurements = []measurement{
 
 // The goals of the gateway's memory, measured by memory. Figures in MiB and KiB.
 var (
-	idleGoal     = goal{name: "memory, idle, MiB", atMost: 16}
-	perConnGoal  = goal{name: "memory, per idle connection, KiB", atMost: 43}
-	peakGoal     = goal{name: "memory, peak with 64 streams, MiB", atMost: 200}
-	afterwards   = goal{name: "memory after churn / idle", atMost: 1.25}
-	notYetByName = []string{
-		"L2TP/IPsec AES-CBC-SHA1 download, CPU s/GB against the peer: at most .43",
-		"L2TP/IPsec AES-GCM download, CPU s/GB against the peer: at most .23",
-		"MPPE stateless download, CPU s/GB against the peer: at most .60",
-	}
+	idleGoal    = goal{name: "memory, idle, MiB", atMost: 16}
+	perConnGoal = goal{name: "memory, per idle connection, KiB", atMost: 43}
+	peakGoal    = goal{name: "memory, peak with 64 streams, MiB", atMost: 200}
+	afterwards  = goal{name: "memory after churn / idle", atMost: 1.25}
 )
+
+// A standstill is longer than what a busy machine or a delayed acknowledgment
+// makes, and at least one retransmission timeout.
+const standstill = 250 // milliseconds
+
+// stockMeasurements are what is asked with socket buffers as they come, of each single run.
+var stockMeasurements = []measurement{
+	{"gso", "down:1", []goal{
+		{name: "download, 1 stream, longest standstill ms", figure: "standstill_ms", ceiling: standstill},
+		{name: "download, 1 stream, Gbit/s", figure: "gbit_s", even: .25}}},
+	{"gso", "up:1", []goal{
+		{name: "upload, 1 stream, longest standstill ms", figure: "standstill_ms", ceiling: standstill},
+		{name: "upload, 1 stream, Gbit/s", figure: "gbit_s", even: .25}}},
+	{"gso", "down:64", []goal{
+		{name: "download, 64 streams, longest standstill ms", figure: "standstill_ms", ceiling: standstill},
+		{name: "download, 64 streams, Gbit/s", figure: "gbit_s", even: .25},
+		{name: "download, 64 streams, fairness (Jain)", figure: "jain", never: .8}}},
+	{"gso", "up:64", []goal{
+		{name: "upload, 64 streams, longest standstill ms", figure: "standstill_ms", ceiling: standstill},
+		{name: "upload, 64 streams, Gbit/s", figure: "gbit_s", even: .25},
+		{name: "upload, 64 streams, fairness (Jain)", figure: "jain", never: .8}}},
+}

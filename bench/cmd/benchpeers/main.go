@@ -2,13 +2,14 @@
 // run on one machine, and prints the goals of docs/performance.md with what was
 // reached.
 //
-//	gateway  the program, through L2TP to `gateway demo server`
+//	gateway  the program, through each of the ways of -carrier, to `gateway demo server`
 //	peer     wgsocks, WireGuard with the same kind of stack and proxy, to wgfar
 //	limit    limitproxy, a proxy with no VPN, to `loadgen serve`
 //
 // It builds all of them, starts them on free ports of 127.0.0.1, and ends what
 // it has started. The measurements of the sides take turns; only ratios of one
-// run mean something. It needs Linux: CPU and memory come from /proc.
+// run mean something. It needs Linux: CPU and memory come from /proc. PPTP needs
+// raw sockets; without the privilege all runs in namespaces of its own.
 package main
 
 import (
@@ -21,6 +22,8 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -33,8 +36,12 @@ type plan struct {
 	options   load.Options
 	churn     int           // connections of the churn test
 	churnWait time.Duration // how long memory may take to come back
-	limit     time.Duration // of the whole run
+	limit     time.Duration // of all that is measured of one way
+	stock     bool          // socket buffers as on a machine that nobody has tuned
 }
+
+// stockRuns is how many runs must do well, each of them, with such buffers.
+const stockRuns = 20
 
 var (
 	full = plan{pairs: 5, options: load.Options{Dur: 2 * time.Second, Warm: time.Second, Size: 64},
@@ -58,21 +65,34 @@ func run(ctx context.Context) error {
 	only := flag.String("only", "", "measure only what this regular expression matches, as \"gso down:1\" or \"memory\"")
 	profiles := flag.String("profile", "", "write CPU and allocation profiles of the gateway to this directory, one pair for each of its processes; figures are then worse")
 	raw := flag.String("json", "", "append each run's figures to this file")
+	carriers := flag.String("carrier", plainWay, "what to measure, with commas between: all, "+strings.Join(wayNames(), ", "))
+	stock := flag.Bool("stock", false, "socket buffers as on a machine that nobody has tuned: 20 runs of the gateway alone, each of which must do well")
 	flag.Parse()
 	p := full
 	if *short {
 		p = quick
 	}
+	if *stock {
+		p.pairs, p.stock = stockRuns, true
+	}
 	if *pairs > 0 {
 		p.pairs = *pairs
+	}
+	chosen, err := chosenWays(*carriers)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(chosen, way.needsGRE) {
+		if entered, err := enterNamespace(ctx); entered {
+			return err
+		} else if err != nil {
+			fmt.Fprintln(os.Stderr, "benchpeers:", err)
+		}
 	}
 	wanted, err := regexp.Compile(*only)
 	if err != nil {
 		return fmt.Errorf("-only: %w", err)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, p.limit, errors.New("the whole run took too long"))
-	defer cancel()
-
 	dir, err := os.MkdirTemp("", "benchpeers")
 	if err != nil {
 		return err
@@ -93,7 +113,27 @@ func run(ctx context.Context) error {
 			return err
 		}
 	}
-	outcomes, err := b.measureAll(ctx)
+	for _, w := range chosen {
+		if err := b.report(ctx, w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// report measures one way and prints its table.
+func (b *bench) report(ctx context.Context, w way) error {
+	if b.way = w; b.stock {
+		b.way = w.withStockBuffers()
+	}
+	fmt.Printf("## %s\n\n", b.way.title)
+	if w.needsGRE() && !canOpenGRE() {
+		fmt.Printf("Not measured: %v\n\n", errNoRawSocket)
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, b.limit, errors.New("the run took too long"))
+	defer cancel()
+	outcomes, err := b.measureWay(ctx)
 	printTable(os.Stdout, outcomes)
 	return err
 }
@@ -109,15 +149,15 @@ func newRunLog(name string) (*runLog, error) {
 	return &runLog{f}, err
 }
 
-func (l *runLog) add(what string, round int, side string, f load.Figures, err error) {
+func (l *runLog) add(way, what string, round int, side string, f load.Figures, err error) {
 	fmt.Fprint(os.Stderr, ".")
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "\nbenchpeers: %s: %s: %v\n", what, side, err)
+		fmt.Fprintf(os.Stderr, "\nbenchpeers: %s %s: %s: %v\n", way, what, side, err)
 	}
 	if l.file == nil || f == nil {
 		return
 	}
-	f["what"], f["side"], f["round"] = what, side, round
+	f["carrier"], f["what"], f["side"], f["round"] = way, what, side, round
 	json.NewEncoder(l.file).Encode(f)
 }
 

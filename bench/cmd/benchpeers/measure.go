@@ -16,6 +16,7 @@ import (
 type bench struct {
 	plan
 	dir      string // of the built programs
+	way      way
 	profiles string // directory for the gateway's; "": none
 	wanted   *regexp.Regexp
 	log      *runLog
@@ -31,8 +32,8 @@ type outcome struct {
 	note        string
 }
 
-// measureAll returns what it has even if it fails.
-func (b *bench) measureAll(ctx context.Context) (outcomes []outcome, err error) {
+// measureWay does all measurements of b.way. It returns what it has even if it fails.
+func (b *bench) measureWay(ctx context.Context) (outcomes []outcome, err error) {
 	defer fmt.Fprintln(os.Stderr)
 	for _, send := range []string{"gso", "mmsg", "one"} {
 		o, err := b.measureKind(ctx, send)
@@ -41,7 +42,7 @@ func (b *bench) measureAll(ctx context.Context) (outcomes []outcome, err error) 
 			return outcomes, err
 		}
 	}
-	if !b.wanted.MatchString("memory") {
+	if b.way.name != plainWay || b.stock || !b.wanted.MatchString("memory") {
 		return outcomes, nil
 	}
 	for _, measure := range []func(context.Context) ([]outcome, error){b.memoryOfConnections, b.memoryAfterChurn} {
@@ -56,20 +57,24 @@ func (b *bench) measureAll(ctx context.Context) (outcomes []outcome, err error) 
 
 // measureKind does the measurements with far ends of one kind.
 func (b *bench) measureKind(ctx context.Context, send string) (outcomes []outcome, err error) {
-	todo := slices.DeleteFunc(slices.Clone(measurements), func(m measurement) bool {
-		return m.send != send || !b.wanted.MatchString(m.send+" "+m.what)
+	todo := slices.DeleteFunc(slices.Clone(b.way.measurements), func(m measurement) bool {
+		return m.send != send || !b.wanted.MatchString(b.way.name+" "+m.send+" "+m.what)
 	})
 	if len(todo) == 0 {
 		return nil, nil
 	}
 	s := &setup{sides: map[string]load.Side{}}
 	defer s.stop()
-	for _, start := range []func() error{
-		func() error { return s.startOurs(ctx, b, send) },
-		func() error { return s.startPeer(ctx, b.dir, send) },
-		func() error { return s.startLimit(ctx, b.dir) },
-	} {
-		if err := start(); err != nil {
+	if err := s.startOurs(ctx, b, send); err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(todo, func(m measurement) bool { return m.needs(peer) }) {
+		if err := s.startPeer(ctx, b.dir, send); err != nil {
+			return nil, err
+		}
+	}
+	if slices.ContainsFunc(todo, func(m measurement) bool { return m.needs(limit) }) {
+		if err := s.startLimit(ctx, b.dir); err != nil {
 			return nil, err
 		}
 	}
@@ -89,12 +94,14 @@ func (b *bench) measure(ctx context.Context, s *setup, m measurement) (outcomes 
 	if err != nil {
 		return nil, err
 	}
-	sides := []load.Side{s.sides[ours], s.sides[peer]}
-	if slices.ContainsFunc(m.goals, func(g goal) bool { return g.against == limit }) {
-		sides = append(sides, s.sides[limit])
+	sides := []load.Side{s.sides[ours]}
+	for _, other := range []string{peer, limit} {
+		if m.needs(other) {
+			sides = append(sides, s.sides[other])
+		}
 	}
 	figures := load.Compare(ctx, c, b.options, sides, b.pairs, func(round int, s load.Side, f load.Figures, err error) {
-		b.log.add(m.send+" "+m.what, round, s.Name, f, err)
+		b.log.add(b.way.name, m.send+" "+m.what, round, s.Name, f, err)
 	})
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -129,7 +136,8 @@ func reached(g goal, bySide map[string][]load.Figures) outcome {
 // pass reports whether the goal is reached; what was not measured is not.
 func (o outcome) pass() bool {
 	m := o.figure.Median
-	return !math.IsNaN(m) && o.failed == 0 && (o.atLeast == 0 || m >= o.atLeast) && (o.atMost == 0 || m <= o.atMost) && o.figure.Min >= o.never
+	return !math.IsNaN(m) && o.failed == 0 && (o.atLeast == 0 || m >= o.atLeast) && (o.atMost == 0 || m <= o.atMost) &&
+		o.figure.Min >= max(o.never, o.even*m) && (o.ceiling == 0 || o.figure.Max <= o.ceiling)
 }
 
 // settle is how long a fresh process has before it counts as idle.
@@ -161,7 +169,7 @@ func (b *bench) memoryOfConnections(ctx context.Context) (outcomes []outcome, er
 			return outcomes, err
 		}
 		f := load.Compare(ctx, c, b.options, []load.Side{side}, 1, func(round int, s load.Side, f load.Figures, err error) {
-			b.log.add("memory "+what, round, s.Name, f, err)
+			b.log.add(b.way.name, "memory "+what, round, s.Name, f, err)
 		})[0][0]
 		if c.Mode == load.Idle {
 			outcomes = append(outcomes, absolute(perConnGoal, f.Get("kib_per_conn")))
@@ -182,7 +190,7 @@ func (b *bench) memoryAfterChurn(ctx context.Context) ([]outcome, error) {
 	connections := 0.0
 	for connections < float64(b.churn) && ctx.Err() == nil {
 		f, err := load.Run(ctx, load.Rate, load.Options{Proxy: side.Proxy, Target: side.Target, N: 8, Dur: time.Second, Size: 64, PID: side.PID})
-		b.log.add("memory churn", 0, side.Name, f, err)
+		b.log.add(b.way.name, "memory churn", 0, side.Name, f, err)
 		if err != nil {
 			return nil, err
 		}

@@ -95,6 +95,21 @@ func (p *process) line(ctx context.Context, prefix string) (string, error) {
 	}
 }
 
+// said takes the lines of output up to the one that begins with the word last;
+// what follows each one's first word, by that word.
+func (p *process) said(ctx context.Context, last string) (map[string]string, error) {
+	said := map[string]string{}
+	for said[last] == "" {
+		line, err := p.line(ctx, "")
+		if err != nil {
+			return nil, err
+		}
+		word, rest, _ := strings.Cut(line, " ")
+		said[word] = rest
+	}
+	return said, nil
+}
+
 // failed is an error with the end of the program's log.
 func (p *process) failed(what string) error {
 	const tail = 2000

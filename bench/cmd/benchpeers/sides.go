@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -8,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"gateway/bench/load"
@@ -48,22 +51,17 @@ type setup struct {
 
 // startOurs starts the gateway and its far end. send is --send of `gateway demo server`.
 func (s *setup) startOurs(ctx context.Context, b *bench, send string) error {
-	server, err := s.start(b.dir, "gateway", []string{"demo", "server", "--port", "0", "--send", send})
+	said, err := s.startServer(ctx, b, send)
 	if err != nil {
 		return err
-	}
-	said := map[string]string{}
-	for _, what := range []string{"l2tp", "username", "password", "far-end"} {
-		if said[what], err = server.line(ctx, what+" "); err != nil {
-			return err
-		}
 	}
 	port, err := freePort("tcp")
 	if err != nil {
 		return err
 	}
-	config, proxy, err := writeConfig(b.dir, port, said)
-	if err != nil {
+	proxy := fmt.Sprintf("127.0.0.1:%d", port)
+	config := filepath.Join(b.dir, fmt.Sprintf("gateway-%d.toml", port))
+	if err := b.way.writeConfig(config, proxy, said); err != nil {
 		return err
 	}
 	ready, tell, err := os.Pipe()
@@ -84,31 +82,46 @@ func (s *setup) startOurs(ctx context.Context, b *bench, send string) error {
 	if _, err := io.ReadFull(ready, make([]byte, len("ready"))); err != nil {
 		return client.failed("it did not become ready")
 	}
-	s.sides[ours] = load.Side{Name: ours, Proxy: "socks5://" + proxy, Target: said["far-end"], PID: client.pid()}
+	if log, err := os.ReadFile(client.log); err != nil || !bytes.Contains(log, []byte(b.way.proof)) {
+		return client.failed("its log lacks " + b.way.proof)
+	}
+	s.sides[ours] = load.Side{Name: ours, Proxy: "socks5://" + proxy, Target: said["far-end"], PID: client.pid(), Text: b.way.text}
 	return nil
 }
 
-// writeConfig writes what a user would write, for a server that has said how to log in.
-func writeConfig(dir string, port int, said map[string]string) (file, proxy string, err error) {
-	proxy = fmt.Sprintf("127.0.0.1:%d", port)
-	host, service, err := net.SplitHostPort(said["l2tp"])
-	if err != nil {
-		return "", "", err
+// startServer starts the gateway's far end and returns what it says of itself.
+func (s *setup) startServer(ctx context.Context, b *bench, send string) (said map[string]string, err error) {
+	args := []string{"demo", "server", "--listen", b.way.host(), "--send", send}
+	for _, port := range []string{"--port", "--ike-port", "--nat-port", "--pptp-port"} {
+		args = append(args, port, "0")
 	}
-	file = filepath.Join(dir, fmt.Sprintf("gateway-%d.toml", port))
-	text := fmt.Sprintf(`[[tunnel]]
-name = "bench"
-protocol = "l2tp"
-server = %q
-username = %q
-password = %q
-[tunnel.l2tp]
-port = %s
-[proxy]
-socks5 = %q
-http = "off"
-`, host, said["username"], said["password"], service, proxy)
-	return file, proxy, os.WriteFile(file, []byte(text), 0o600)
+	if b.way.text {
+		args = append(args, "--text")
+	}
+	if b.stock {
+		args = append(args, "--socket-buffer", strconv.Itoa(stockBuffer))
+	}
+	server, err := s.start(b.dir, "gateway", args)
+	if err != nil {
+		return nil, err
+	}
+	return server.said(ctx, "far-end")
+}
+
+// writeConfig writes what a user would write, for a server that has said how to log in.
+func (w way) writeConfig(file, proxy string, said map[string]string) error {
+	port := func(what string) string {
+		_, port, _ := net.SplitHostPort(said[what])
+		return port
+	}
+	settings := map[string][]string{
+		"l2tp":       {"l2tp.port = " + port("l2tp")},
+		"pptp":       {"pptp.port = " + port("pptp")},
+		"l2tp-ipsec": {"ipsec.port = " + port("ike"), "ipsec.nat_port = " + port("esp"), fmt.Sprintf("ipsec.psk = %q", said["psk"])},
+	}[w.protocol]
+	text := fmt.Sprintf("[[tunnel]]\nname = \"bench\"\nprotocol = %q\nserver = %q\nusername = %q\npassword = %q\n%s\n[proxy]\nsocks5 = %q\nhttp = \"off\"\n",
+		w.protocol, w.host(), said["username"], said["password"], strings.Join(append(settings, w.settings...), "\n"), proxy)
+	return os.WriteFile(file, []byte(text), 0o600)
 }
 
 // startPeer starts the WireGuard pair.

@@ -2,25 +2,13 @@ package main
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
 	"gateway/bench/load"
+	"gateway/internal/config"
 )
-
-func TestMeasurementsAreWellFormed(t *testing.T) {
-	for _, m := range measurements {
-		c, err := load.ParseCase(m.what)
-		if err != nil || c.String() != m.what {
-			t.Errorf("%s: %v, %v", m.what, c, err)
-		}
-		for _, g := range m.goals {
-			if g.name == "" || g.figure == "" || g.target() == "" {
-				t.Errorf("%s: %+v", m.what, g)
-			}
-		}
-	}
-}
 
 func TestReachedAndPassed(t *testing.T) {
 	figures := func(values ...float64) (rounds []load.Figures) {
@@ -66,5 +54,86 @@ func TestARowSaysTargetFiguresAndVerdict(t *testing.T) {
 	o = absolute(peakGoal, 300)
 	if got := o.row(); !strings.Contains(got, "**short**") || !strings.Contains(got, "| <= 200 | 300 [300..300] | - |") {
 		t.Errorf("got %s", got)
+	}
+}
+
+func TestWaysAreWellFormed(t *testing.T) {
+	seen := map[string]bool{}
+	for _, w := range ways {
+		if seen[w.name] || w.title == "" || len(w.measurements) == 0 {
+			t.Errorf("%+v", w)
+		}
+		seen[w.name] = true
+		all := slices.Concat(w.measurements, w.withStockBuffers().measurements)
+		for _, m := range all {
+			c, err := load.ParseCase(m.what)
+			if err != nil || c.String() != m.what {
+				t.Errorf("%s: %s: %v, %v", w.name, m.what, c, err)
+			}
+			for _, g := range m.goals {
+				if g.name == "" || g.figure == "" || g.told() && w.name == plainWay {
+					t.Errorf("%s: %s: %+v", w.name, m.what, g)
+				}
+			}
+		}
+	}
+	if got, err := chosenWays("pptp, l2tp"); err != nil || len(got) != 2 || got[0].name != "pptp" || got[1].name != plainWay {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, err := chosenWays("l2tp,carrier-pigeon"); err == nil {
+		t.Error("an unknown carrier was taken")
+	}
+}
+
+// What a way writes is a configuration, and the one that it says.
+func TestConfigurationOfEachWay(t *testing.T) {
+	said := map[string]string{"l2tp": "127.0.0.1:1", "pptp": "127.0.0.2:2", "ike": "127.0.0.1:3", "esp": "127.0.0.1:4",
+		"psk": "key", "username": "me", "password": "it's a \"secret\""}
+	for _, w := range ways {
+		for _, w := range []way{w, w.withStockBuffers()} {
+			file := t.TempDir() + "/gateway.toml"
+			if err := w.writeConfig(file, "127.0.0.1:9", said); err != nil {
+				t.Fatal(err)
+			}
+			c, err := config.Load(config.Sources{File: file})
+			if err != nil {
+				t.Fatalf("%s: %v", w.title, err)
+			}
+			tunnel := c.Tunnels[0]
+			if string(tunnel.Protocol) != w.protocol || tunnel.Password.Reveal() != said["password"] || c.Proxy.SOCKS5 != "127.0.0.1:9" {
+				t.Errorf("%s: %+v", w.title, tunnel)
+			}
+			if stock := tunnel.Carrier.ReadBuffer == stockBuffer && tunnel.Carrier.WriteBuffer == stockBuffer; stock != strings.Contains(w.title, "208 KiB") {
+				t.Errorf("%s: buffers %+v", w.title, tunnel.Carrier)
+			}
+		}
+	}
+}
+
+func TestEachRunMustDoWell(t *testing.T) {
+	runs := func(values ...float64) map[string][]load.Figures {
+		var rounds []load.Figures
+		for _, v := range values {
+			rounds = append(rounds, load.Figures{"x": v})
+		}
+		return map[string][]load.Figures{ours: rounds}
+	}
+	for name, test := range map[string]struct {
+		goal goal
+		runs map[string][]load.Figures
+		want bool
+	}{
+		"none above":              {goal{figure: "x", ceiling: 3}, runs(1, 2, 3), true},
+		"one above":               {goal{figure: "x", ceiling: 3}, runs(1, 2, 3.1), false},
+		"none far below the rest": {goal{figure: "x", even: .5}, runs(1, 2, 3), true},
+		"one far below the rest":  {goal{figure: "x", even: .5}, runs(.9, 2, 3), false},
+	} {
+		if o := reached(test.goal, test.runs); o.pass() != test.want {
+			t.Errorf("%s: %s", name, o.row())
+		}
+	}
+	told := reached(goal{name: "told", figure: "x"}, runs(1))
+	if !told.told() || !strings.HasSuffix(told.row(), "| - |  |") {
+		t.Errorf("got %s", told.row())
 	}
 }

@@ -84,6 +84,7 @@ func measure(ctx context.Context, mode load.Mode, flags *flag.FlagSet, args []st
 	flags.StringVar(&o.Target, "target", "127.0.0.1:7001", "the far end's address as the proxy reaches it")
 	flags.IntVar(&o.N, "n", mode.DefaultN(), "streams, clients, connections or datagrams in flight")
 	flags.Float64Var(&o.Mbit, "mbit", 0, "down, up: limit of all streams together in Mbit/s (0: none)")
+	flags.BoolVar(&o.Text, "text", false, "up: what is sent compresses well")
 	flags.IntVar(&o.PID, "pid", 0, "the proxy's process: adds its CPU and memory")
 	flags.Parse(args)
 	f, err := load.Run(ctx, mode, o)

@@ -1,0 +1,6 @@
+//go:build !plain
+
+package udpbatch
+
+// plain is false; see plain_on.go.
+const plain = false

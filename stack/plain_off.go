@@ -1,0 +1,6 @@
+//go:build !plain
+
+package stack
+
+// plain is false; see plain_on.go.
+const plain = false
