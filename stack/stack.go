@@ -86,8 +86,9 @@ type Config struct {
 	TimeWait time.Duration
 	// Congestion is "reno" (default) or "cubic".
 	Congestion string
-	// DisableRACK recovers lost segments by duplicate acknowledgments alone (RFC 6675) instead of RFC 8985.
-	DisableRACK bool
+	// RACK recovers lost segments by time (RFC 8985) as well as by duplicate acknowledgments (RFC 6675). It is off because gVisor's
+	// stands still after a timeout: docs/adr/0003-loss-recovery.md.
+	RACK bool
 
 	// MinRTO is the shortest retransmission timeout of TCP. Zero means 200 ms; less than the far end's delayed acknowledgment makes
 	// TCP send again what was not lost.
@@ -256,7 +257,7 @@ func (s *Stack) setTransportOptions() error {
 	reuse := tcpip.TCPTimeWaitReuseGlobal
 	congestion := tcpip.CongestionControlOption(s.config.Congestion)
 	recovery := tcpip.TCPRACKLossDetection
-	if s.config.DisableRACK {
+	if !s.config.RACK {
 		recovery = 0
 	}
 	options := []tcpip.SettableTransportProtocolOption{&sack, &nagle, &moderate, &receive, &send, &timeWait, &reuse, &congestion, &recovery}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -66,6 +67,7 @@ func (w *wire) WritePackets(packets [][]byte, offset int) error {
 		for range copies {
 			if late && w.held == nil {
 				w.held = append([]byte(nil), packet...)
+				time.AfterFunc(time.Millisecond, w.release)
 				continue
 			}
 			w.pushLocked(packet)
@@ -79,6 +81,18 @@ func (w *wire) WritePackets(packets [][]byte, offset int) error {
 	}
 	w.more.Signal()
 	return nil
+}
+
+// release lets a late packet go that no other has followed. Otherwise the answer to it would take as long as the sender's patience lasts,
+// and the longer answers take, the more patient TCP gets.
+func (w *wire) release() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.held != nil {
+		w.queue = append(w.queue, w.held)
+		w.held = nil
+		w.more.Signal()
+	}
 }
 
 func (w *wire) pushLocked(packet []byte) {

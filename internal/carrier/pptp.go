@@ -15,13 +15,17 @@ type PPTP struct {
 	endpoint *pptp.Endpoint
 	controls controls
 	links    links
-	loop     *Loop // the one that drives the engine; set by the first Dial or Accept
+	loop     *Loop // the one that drives the engine, from the first Dial or Accept on; nil: something else does
 }
 
 // NewPPTP returns an engine that sends GRE packets through w.
 func NewPPTP(c pptp.Config, w pptp.GREWriter) *PPTP {
 	p := &PPTP{controls: newControls()}
-	c.Do = func(f func(now time.Time)) { p.loop.Do(f) }
+	c.Do = func(f func(now time.Time)) {
+		if p.loop != nil {
+			p.loop.Do(f)
+		}
+	}
 	p.endpoint = pptp.NewEndpoint(c, w)
 	return p
 }

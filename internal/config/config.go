@@ -182,7 +182,7 @@ type Stack struct {
 	GSO        bool       `toml:"gso" default:"true"`        // hand TCP out in pieces of up to 64 KiB
 	GRO        bool       `toml:"gro" default:"true"`        // join received TCP segments
 	Congestion Congestion `toml:"congestion" default:"reno"` // TCP congestion control
-	RACK       bool       `toml:"rack" default:"true"`       // RFC 8985 loss recovery
+	RACK       bool       `toml:"rack"`                      // RFC 8985 loss recovery
 }
 
 // Names as they stand in the file.

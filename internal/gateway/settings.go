@@ -210,7 +210,7 @@ func stackConfig(t *config.Tunnel, log *slog.Logger) stack.Config {
 		DisableGSO:  !t.Stack.GSO,
 		DisableGRO:  !t.Stack.GRO,
 		Congestion:  string(t.Stack.Congestion),
-		DisableRACK: !t.Stack.RACK,
+		RACK:        t.Stack.RACK,
 		Log:         log,
 	}
 }

@@ -270,8 +270,9 @@ func ownAddress(t *testing.T) netip.Addr {
 }
 
 // A badPath loses some percent of what is sent, sends some twice, and lets some
-// be overtaken: by what follows in the same call and in the next one. It must
-// not hold them longer: what arrives ever later makes TCP ever more patient.
+// be overtaken: by what follows in the same call and in the next one, if that
+// comes within a millisecond. It must not hold them longer: what arrives ever
+// later makes TCP ever more patient.
 type badPath struct {
 	lost, twice, late int // percent
 
@@ -287,10 +288,11 @@ func newBadPath(seed int64) *badPath {
 	return &badPath{lost: 5, twice: 2, late: 3, rand: rand.New(rand.NewSource(seed))}
 }
 
-// pass returns copies of what gets through.
-func (p *badPath) pass(packets [][]byte, offset int) (out [][]byte) {
+// pass sends copies of what gets through.
+func (p *badPath) pass(packets [][]byte, offset int, send func(packets [][]byte, offset int, to netip.AddrPort) error, to netip.AddrPort) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	var out [][]byte
 	overtaken := p.held
 	p.held = nil
 	for _, d := range packets {
@@ -305,7 +307,20 @@ func (p *badPath) pass(packets [][]byte, offset int) (out [][]byte) {
 			out = append(out, d)
 		}
 	}
-	return append(out, overtaken...)
+	if len(p.held) > 0 {
+		time.AfterFunc(time.Millisecond, func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if len(p.held) > 0 {
+				send(p.held, 0, to)
+				p.held = nil
+			}
+		})
+	}
+	if out = append(out, overtaken...); len(out) == 0 {
+		return nil
+	}
+	return send(out, 0, to)
 }
 
 // A badSocket sends over a bad path.
@@ -319,11 +334,7 @@ func bad(seed int64) func(vpnserver.Socket) vpnserver.Socket {
 }
 
 func (s *badSocket) WriteDatagrams(datagrams [][]byte, offset int, to netip.AddrPort) error {
-	out := s.path.pass(datagrams, offset)
-	if len(out) == 0 {
-		return nil
-	}
-	return s.Socket.WriteDatagrams(out, 0, to)
+	return s.path.pass(datagrams, offset, s.Socket.WriteDatagrams, to)
 }
 
 // 16 MiB arrive intact over a carrier that loses, duplicates and reorders.

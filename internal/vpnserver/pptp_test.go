@@ -207,7 +207,9 @@ type badLink struct {
 }
 
 func (l badLink) WritePackets(packets [][]byte, offset int, to netip.Addr) error {
-	return l.Link.WritePackets(l.path.pass(packets, offset), 0, to)
+	return l.path.pass(packets, offset, func(packets [][]byte, offset int, to netip.AddrPort) error {
+		return l.Link.WritePackets(packets, offset, to.Addr())
+	}, netip.AddrPortFrom(to, 0))
 }
 
 func almostGoodPath(seed int64) *badPath {
