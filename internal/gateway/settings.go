@@ -204,13 +204,13 @@ func pppConfig(t *config.Tunnel, log *slog.Logger) ppp.Config {
 
 func stackConfig(t *config.Tunnel, log *slog.Logger) stack.Config {
 	return stack.Config{
-		DNS:         t.DNS.Servers,
-		Search:      t.DNS.Search,
-		Hosts:       t.DNS.Hosts,
-		DisableGSO:  !t.Stack.GSO,
-		DisableGRO:  !t.Stack.GRO,
-		Congestion:  string(t.Stack.Congestion),
-		RACK:        t.Stack.RACK,
-		Log:         log,
+		DNS:        t.DNS.Servers,
+		Search:     t.DNS.Search,
+		Hosts:      t.DNS.Hosts,
+		DisableGSO: !t.Stack.GSO,
+		DisableGRO: !t.Stack.GRO,
+		Congestion: string(t.Stack.Congestion),
+		RACK:       t.Stack.RACK,
+		Log:        log,
 	}
 }
