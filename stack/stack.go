@@ -36,7 +36,7 @@ const (
 	DefaultReceiveBuffer = 1 << 20 // bytes, grows to MaxReceiveBuffer with the path
 	MaxReceiveBuffer     = 8 << 20
 	DefaultSendBuffer    = 256 << 10 // bytes, grows to MaxSendBuffer with the path
-	MaxSendBuffer        = 2 << 20
+	MaxSendBuffer        = 1 << 20
 	DefaultKeepalive     = 30 * time.Second
 	DefaultTimeWait      = 500 * time.Millisecond
 
