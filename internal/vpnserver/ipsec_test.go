@@ -330,7 +330,7 @@ func TestClientsGoodbyeEndsItsSAs(t *testing.T) {
 func TestIPsecTransferOverBadCarrier(t *testing.T) {
 	t.Parallel() // it mostly waits
 	const size = 4 << 20
-	impatient := stack.Config{MinRTO: 5 * time.Millisecond, DisableGSO: true}
+	impatient := stack.Config{MinRTO: 5 * time.Millisecond, DisableGSO: true, RACK: true}
 	s := ipsecServer(t, func(c *vpnserver.Config) { c.WrapSocket, c.Stack = bad(1), impatient })
 	conn := dial(t, ipsecClient(t, s, func(c *vpnclient.Config) {
 		c.Stack = impatient

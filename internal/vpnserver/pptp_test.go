@@ -221,7 +221,7 @@ func almostGoodPath(seed int64) *badPath {
 func TestPPTPTransferOverBadPath(t *testing.T) {
 	t.Parallel() // it mostly waits
 	const size = 16 << 20
-	impatient := stack.Config{MinRTO: 5 * time.Millisecond, DisableGSO: true} // as in TestTransferOverBadCarrier
+	impatient := stack.Config{MinRTO: 5 * time.Millisecond, DisableGSO: true, RACK: true} // as in TestTransferOverBadCarrier
 	impatiently := pptp.Config{ReorderDelay: 200 * time.Microsecond}          // for the same reason
 	for _, test := range []struct {
 		name string
