@@ -222,7 +222,7 @@ func TestPPTPTransferOverBadPath(t *testing.T) {
 	t.Parallel() // it mostly waits
 	const size = 16 << 20
 	impatient := stack.Config{MinRTO: 5 * time.Millisecond, DisableGSO: true, RACK: true} // as in TestTransferOverBadCarrier
-	impatiently := pptp.Config{ReorderDelay: 200 * time.Microsecond}          // for the same reason
+	impatiently := pptp.Config{ReorderDelay: 200 * time.Microsecond}                      // for the same reason
 	for _, test := range []struct {
 		name string
 		ccp  mppe.Policy
