@@ -19,7 +19,7 @@ ENCRYPTION = {"aes128": ("cbc(aes)", 16), "aes192": ("cbc(aes)", 24), "aes256": 
               "null": ("ecb(cipher_null)", 0)}
 INTEGRITY = {"md5": ("hmac(md5)", 16, 96), "sha1": ("hmac(sha1)", 20, 96), "sha256": ("hmac(sha256)", 32, 128),
              "sha256_96": ("hmac(sha256)", 32, 96), "sha384": ("hmac(sha384)", 48, 192), "sha512": ("hmac(sha512)", 64, 256)}
-TRANSFORMS = ([f"{e}-{i}" for e in ("aes128", "aes192", "aes256", "3des") for i in INTEGRITY] + ["null-sha256"]
+TRANSFORMS = ([f"{e}-{i}" for e in ("aes128", "aes192", "aes256", "3des", "null") for i in INTEGRITY]
               + [f"aes{k}gcm{t}" for k in (128, 192, 256) for t in (8, 12, 16)])
 SIZES = (1, 40, 200)
 
