@@ -287,7 +287,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 		case nil:
 		case *tcpip.ErrWouldBlock:
 			c.writer.Reset(b[written:])
-			if err := c.wait(c.writable, &c.writeDeadline); err != nil {
+			if err := c.waitWritable(); err != nil {
 				return written, c.opError("write", err)
 			}
 		default:
@@ -295,6 +295,13 @@ func (c *Conn) Write(b []byte) (int, error) {
 		}
 	}
 	return written, nil
+}
+
+// waitWritable returns when there may be room in the send buffer.
+func (c *Conn) waitWritable() error {
+	c.stack.sendShare.begin(time.Now())
+	defer c.stack.sendShare.end()
+	return c.wait(c.writable, &c.writeDeadline)
 }
 
 // WriteTo implements io.WriterTo: it copies what is received to w until the far end has finished. It holds no buffer while it waits.

@@ -36,7 +36,7 @@ const (
 	DefaultReceiveBuffer = 1 << 20 // bytes, grows to MaxReceiveBuffer with the path
 	MaxReceiveBuffer     = 8 << 20
 	DefaultSendBuffer    = 256 << 10 // bytes, grows to MaxSendBuffer with the path
-	MaxSendBuffer        = 1 << 20
+	MaxSendBuffer        = 8 << 20   // less while many connections send: see sendBudget
 	DefaultKeepalive     = 30 * time.Second
 	DefaultTimeWait      = 500 * time.Millisecond
 
@@ -113,6 +113,7 @@ type Stack struct {
 	// verified (deliver.go).
 	ipv4, ipv6            netstack.NetworkEndpoint
 	joiners               sync.Pool // of *joiner
+	sendShare             *sendShare
 	resolver              *resolver
 	slaac                 slaac
 	forwards, udpForwards atomic.Int64 // forwarded connections in existence, and those of UDP
@@ -163,6 +164,7 @@ func New(c Config, w PacketWriter) (*Stack, error) {
 	s.joiners.New = func() any { return new(joiner) }
 	s.link = newLink(w, c.MTU, c.DisableGSO, &s.stats)
 	s.resolver = newResolver(s, c)
+	s.sendShare = newSendShare(c.SendBufferMax, c.SendBuffer, s.limitSendBuffers)
 	s.net = netstack.New(netstack.Options{
 		NetworkProtocols: []netstack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocolWithOptions(ipv6.Options{
 			// The identifiers were agreed upon by IPV6CP, so there is nothing to detect (RFC 5072 section 5).
@@ -252,7 +254,7 @@ func (s *Stack) setTransportOptions() error {
 	nagle := tcpip.TCPDelayEnabled(false)
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: s.config.ReceiveBuffer, Max: s.config.ReceiveBufferMax}
-	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: s.config.SendBuffer, Max: s.config.SendBufferMax}
+	send := s.sendBufferRange(s.config.SendBufferMax)
 	timeWait := tcpip.TCPTimeWaitTimeoutOption(s.config.TimeWait)
 	reuse := tcpip.TCPTimeWaitReuseGlobal
 	congestion := tcpip.CongestionControlOption(s.config.Congestion)
@@ -274,6 +276,16 @@ func (s *Stack) setTransportOptions() error {
 		return fmt.Errorf("stack: UDP buffer: %w", errnoOf(err))
 	}
 	return nil
+}
+
+func (s *Stack) sendBufferRange(most int) tcpip.TCPSendBufferSizeRangeOption {
+	return tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: s.config.SendBuffer, Max: most}
+}
+
+// limitSendBuffers changes the most that send buffers may grow to.
+func (s *Stack) limitSendBuffers(most int) {
+	send := s.sendBufferRange(most)
+	_ = s.net.SetTransportProtocolOption(tcp.ProtocolNumber, &send) // the range is in order
 }
 
 // SetIPv4 gives the stack the address of IPCP in place of an earlier one, whose connections die. peer only informs.
