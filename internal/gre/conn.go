@@ -14,7 +14,6 @@ type Config struct {
 	Local  netip.Addr // address to send from; an invalid one leaves it to the routes
 
 	DisableBatch bool // one packet a system call instead of recvmmsg and sendmmsg
-	Pause        bool // pause between receives to let batches grow: less CPU with single datagrams, at the price of latency and of loss when the CPUs are busy
 
 	ReadBuffer, WriteBuffer int // bytes of the socket's buffers, as in udpbatch.Config
 	OuterMTU                int // bytes of the largest outer IP packet; 0 asks the route and takes at most 1500

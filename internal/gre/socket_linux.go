@@ -114,7 +114,7 @@ func newConn(socket *net.IPConn, c Config) (*Conn, error) {
 		socket.Close()
 		return nil, err
 	}
-	packets, err := udpbatch.OverIP(socket, udpbatch.Config{DisableBatch: c.DisableBatch, Pause: c.Pause,
+	packets, err := udpbatch.OverIP(socket, udpbatch.Config{DisableBatch: c.DisableBatch,
 		ReadBuffer: c.ReadBuffer, WriteBuffer: c.WriteBuffer, OuterMTU: c.OuterMTU, Log: c.Log})
 	if err != nil {
 		return nil, err

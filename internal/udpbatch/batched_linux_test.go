@@ -455,23 +455,6 @@ func TestDropsOfAFullReceiveBufferAreCounted(t *testing.T) {
 	}
 }
 
-func TestReaderPausesWhenMuchArrivesInSmallPieces(t *testing.T) {
-	var slept []int64
-	in := openOn(t, Config{DisableGRO: true}, func(k *kernel) {
-		k.sleep = func(d *unix.Timespec) { slept = append(slept, d.Nano()) }
-	})
-	in.engine.(*batched).receiver.moderation = moderation{start: time.Now().Add(time.Hour), fast: true}
-	for range 3 {
-		if err := in.WriteDatagrams([][]byte{{1}}, 0, in.LocalAddr()); err != nil {
-			t.Fatal(err)
-		}
-		collect(t, in, 1, in.LocalAddr())
-	}
-	if len(slept) != 2 || slept[0] != int64(pauseLength) || in.Stats().ReceivePauses != 2 {
-		t.Errorf("slept %v", slept)
-	}
-}
-
 func TestDatagramsMayBeFragmentedUnderWay(t *testing.T) {
 	needIPv6(t)
 	both := variant{"", Config{}, newEngine}.listen(t, netip.AddrPortFrom(netip.IPv6Unspecified(), 0))

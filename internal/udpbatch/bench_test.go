@@ -10,10 +10,7 @@ const benchSize = 1412 // an L2TP data message of a full inner packet
 
 // BenchmarkMove sends a batch over loopback and reads it again, in one goroutine. It reports the two halves apart: ns for a datagram.
 func BenchmarkMove(b *testing.B) {
-	paused := variant{"pausing", Config{}, newEngine}
-	for _, v := range append(portableVariants(), paused) {
-		// Sender and reader take turns here, so a pause of the reader is one of the sender too: shown once, off elsewhere.
-		v.config.Pause = v.name == paused.name
+	for _, v := range portableVariants() {
 		for _, batch := range []int{1, 46} {
 			b.Run(fmt.Sprintf("path=%s/batch=%d", v.name, batch), func(b *testing.B) {
 				in, out := v.listen(b, loopback4), v.listen(b, loopback4)

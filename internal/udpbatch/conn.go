@@ -50,7 +50,6 @@ type Config struct {
 	DisableBatch bool // one message a system call instead of recvmmsg and sendmmsg
 	DisableGSO   bool // never let the kernel split a run of datagrams (UDP_SEGMENT)
 	DisableGRO   bool // never let the kernel join received datagrams (UDP_GRO)
-	Pause        bool // pause between receives to let batches grow: less CPU with single datagrams, at the price of latency and of loss when the CPUs are busy
 
 	ReadBuffer  int // bytes asked for SO_RCVBUF, 0 is 4 MiB; the system's limit applies and is accepted
 	WriteBuffer int // bytes asked for SO_SNDBUF, 0 is 4 MiB
@@ -73,7 +72,6 @@ type Stats struct {
 	ReceiveCalls, ReceivedDatagrams, ReceivedBytes uint64
 	ReceiveDrops                                   uint64 // datagrams the kernel had no receive buffer for, as of the last one received (Linux only)
 	ReceiveTruncated                               uint64 // messages that did not fit and were thrown away
-	ReceivePauses                                  uint64 // times Read let a batch grow
 	PeerErrors                                     uint64 // ICMP errors taken from the kernel
 
 	SendCalls, SentDatagrams, SentBytes uint64
@@ -84,7 +82,7 @@ type Stats struct {
 // counters are the living form of Stats. A call adds once to each, however many datagrams it moved.
 type counters struct {
 	receiveCalls, receivedDatagrams, receivedBytes            atomic.Uint64
-	receiveDrops, receiveTruncated, receivePauses, peerErrors atomic.Uint64
+	receiveDrops, receiveTruncated, peerErrors                atomic.Uint64
 	sendCalls, sentDatagrams, sentBytes, sendWaits, sendDrops atomic.Uint64
 }
 
@@ -298,7 +296,7 @@ func (c *Conn) Stats() Stats {
 	return Stats{
 		Batch: batch, GSO: gso, GRO: gro,
 		ReceiveCalls: n.receiveCalls.Load(), ReceivedDatagrams: n.receivedDatagrams.Load(), ReceivedBytes: n.receivedBytes.Load(),
-		ReceiveDrops: n.receiveDrops.Load(), ReceiveTruncated: n.receiveTruncated.Load(), ReceivePauses: n.receivePauses.Load(),
+		ReceiveDrops: n.receiveDrops.Load(), ReceiveTruncated: n.receiveTruncated.Load(),
 		PeerErrors: n.peerErrors.Load(),
 		SendCalls:  n.sendCalls.Load(), SentDatagrams: n.sentDatagrams.Load(), SentBytes: n.sentBytes.Load(),
 		SendWaits: n.sendWaits.Load(), SendDrops: n.sendDrops.Load(),

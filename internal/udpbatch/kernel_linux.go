@@ -14,14 +14,13 @@ type mmsghdr struct {
 }
 
 // kernel is every system call of the data path, so that a test can stand in for a kernel that refuses some of them.
-// None of them blocks but poll and sleep. All pointers passed must be to the heap.
+// None of them blocks but poll. All pointers passed must be to the heap.
 type kernel struct {
 	recvmsg    func(fd uintptr, m *unix.Msghdr, flags int) (bytes int, errno syscall.Errno)
 	recvmmsg   func(fd uintptr, m []mmsghdr, flags int) (messages int, errno syscall.Errno)
 	sendmsg    func(fd uintptr, m *unix.Msghdr) syscall.Errno
 	sendmmsg   func(fd uintptr, m []mmsghdr) (messages int, errno syscall.Errno)
 	poll       func(fds []unix.PollFd, milliseconds int) (ready int, err error)
-	sleep      func(t *unix.Timespec)
 	setsockopt func(fd, level, option, value int) error
 	getsockopt func(fd, level, option int) (int, error)
 }
@@ -43,9 +42,7 @@ var linux = kernel{
 		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(unsafe.SliceData(m))), uintptr(len(m)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 		return int(n), errno
 	},
-	poll: unix.Poll,
-	// A plain sleep in the kernel: time.Sleep would park the goroutine and come back later than asked.
-	sleep:      func(t *unix.Timespec) { _ = unix.Nanosleep(t, nil) }, // cut short by a signal is fine
+	poll:       unix.Poll,
 	setsockopt: unix.SetsockoptInt,
 	getsockopt: unix.GetsockoptInt,
 }

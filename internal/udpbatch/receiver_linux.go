@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -27,9 +26,6 @@ type receiver struct {
 	// The 2 MiB are address space: the pages that no message reaches take no memory.
 	buffers [][maxBufferSize]byte
 
-	moderation moderation
-	rest       *unix.Timespec
-
 	// The outcome of poll, which is called by the runtime's poller and so cannot return it.
 	pollFunc func(fd uintptr) bool
 	woken    bool // poll has parked in this Read
@@ -49,11 +45,9 @@ type receiver struct {
 	errorHead  *unix.Msghdr
 }
 
-func (r *receiver) init(b *batched, c Config) {
+func (r *receiver) init(b *batched) {
 	r.batched = b
 	r.pollFunc = r.poll
-	r.moderation.disabled = !c.Pause || !b.batch
-	r.rest = new(unix.Timespec)
 	r.buffers = make([][maxBufferSize]byte, receiveMessages)
 	r.datagrams = make([][]byte, 0, receiveMessages*maxSegments)
 	r.messages = make([]Message, 0, receiveMessages)
@@ -81,7 +75,6 @@ func (r *receiver) rearm(h *unix.Msghdr) {
 func (b *batched) read() ([]Message, error) { return b.receiver.read() }
 
 func (r *receiver) read() ([]Message, error) {
-	r.letBatchGrow()
 	for {
 		if len(r.peerErrors) > 0 {
 			err := r.peerErrors[0]
@@ -98,17 +91,6 @@ func (r *receiver) read() ([]Message, error) {
 		if messages := r.take(r.count); len(messages) > 0 {
 			return messages, nil
 		}
-	}
-}
-
-func (r *receiver) letBatchGrow() {
-	if r.moderation.disabled {
-		return
-	}
-	if d := r.moderation.pause(time.Now()); d > 0 {
-		r.counters.receivePauses.Add(1)
-		*r.rest = unix.NsecToTimespec(int64(d))
-		r.kernel.sleep(r.rest)
 	}
 }
 
@@ -184,7 +166,6 @@ func (r *receiver) take(count int) []Message {
 		}
 		r.rearm(&m.header)
 	}
-	r.moderation.received(count, total)
 	r.counters.receiveCalls.Add(1)
 	r.counters.receivedBytes.Add(uint64(total))
 	r.counters.receivedDatagrams.Add(uint64(len(r.datagrams)))

@@ -70,7 +70,7 @@ func newBatched(socket syscall.Conn, c Config, n *counters, k kernel) (engine, e
 	if failed != nil {
 		return nil, fmt.Errorf("udpbatch: %w", failed)
 	}
-	b.receiver.init(b, c)
+	b.receiver.init(b)
 	b.senders.New = func() any { return newSender(b) }
 	return b, nil
 }
