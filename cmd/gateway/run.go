@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -14,6 +15,7 @@ import (
 
 	"gateway/internal/config"
 	"gateway/internal/gateway"
+	"gateway/internal/processors"
 )
 
 func newRun(environ []string) *cobra.Command {
@@ -45,6 +47,7 @@ systemd is told if it started the program with Type=notify.`,
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
 			go announce(ctx, g, readyFD, log)
+			go governProcessors(ctx, environ)
 			err = g.Run(ctx)
 			daemon.SdNotify(false, daemon.SdNotifyStopping)
 			if err == nil {
@@ -64,6 +67,16 @@ func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
+}
+
+// governProcessors lets the program use as few processors as do its work. A user who has said how many keeps those.
+func governProcessors(ctx context.Context, environ []string) {
+	for _, e := range environ {
+		if strings.HasPrefix(e, "GOMAXPROCS=") {
+			return
+		}
+	}
+	processors.Run(ctx)
 }
 
 // announce tells those who wait that the network is up.
