@@ -47,7 +47,7 @@ systemd is told if it started the program with Type=notify.`,
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
 			go announce(ctx, g, readyFD, log)
-			go governProcessors(ctx, environ)
+			go governProcessors(ctx, environ, log)
 			err = g.Run(ctx)
 			daemon.SdNotify(false, daemon.SdNotifyStopping)
 			if err == nil {
@@ -70,13 +70,13 @@ func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 }
 
 // governProcessors lets the program use as few processors as do its work. A user who has said how many keeps those.
-func governProcessors(ctx context.Context, environ []string) {
+func governProcessors(ctx context.Context, environ []string, log *slog.Logger) {
 	for _, e := range environ {
 		if strings.HasPrefix(e, "GOMAXPROCS=") {
 			return
 		}
 	}
-	processors.Run(ctx)
+	processors.Run(ctx, log)
 }
 
 // announce tells those who wait that the network is up.

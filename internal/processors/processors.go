@@ -2,6 +2,7 @@ package processors
 
 import (
 	"context"
+	"log/slog"
 	"runtime"
 	"time"
 )
@@ -33,9 +34,9 @@ func (g *governor) next(busy float64) int {
 }
 
 // Run governs the program, whose GOMAXPROCS says how many processors it may use at most, until ctx ends; then it may use all of
-// them again. It must not run twice at once. It looks once a second. Where the system does not tell a program's CPU time, and where
+// them again; log gets a line for each change. It must not run twice at once. It looks once a second. Where the system does not tell a program's CPU time, and where
 // there is one processor only, it returns at once.
-func Run(ctx context.Context) {
+func Run(ctx context.Context, log *slog.Logger) {
 	g := governor{most: runtime.GOMAXPROCS(0)}
 	g.used = g.most
 	before, known := cpuTime()
@@ -57,6 +58,7 @@ func Run(ctx context.Context) {
 		before, then = spent, now
 		if used := g.used; g.next(busy) != used {
 			runtime.GOMAXPROCS(g.used)
+			log.Debug("processors", "used", g.used, "of", g.most, "busy", busy)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package processors
 
 import (
 	"context"
+	"log/slog"
 	"runtime"
 	"testing"
 	"testing/synctest"
@@ -71,7 +72,7 @@ func TestRunIsIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		go Run(ctx)
+		go Run(ctx, slog.New(slog.DiscardHandler))
 		time.Sleep(10*time.Second + time.Millisecond)
 		if got := runtime.GOMAXPROCS(0); got != 1 {
 			t.Errorf("idle on %d processors", got)

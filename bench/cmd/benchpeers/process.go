@@ -29,8 +29,8 @@ type process struct {
 	log   string // file with its standard error
 }
 
-// start starts a program of dir; extra are its descriptors from 3 on.
-func start(dir, program string, args []string, extra ...*os.File) (*process, error) {
+// start starts a program of dir, with some variables more; extra are its descriptors from 3 on.
+func start(dir, program string, args, variables []string, extra ...*os.File) (*process, error) {
 	log, err := os.CreateTemp(dir, program+"-*.log")
 	if err != nil {
 		return nil, err
@@ -38,7 +38,7 @@ func start(dir, program string, args []string, extra ...*os.File) (*process, err
 	defer log.Close()
 	cmd := exec.Command(filepath.Join(dir, program), args...)
 	cmd.Dir, cmd.Stderr, cmd.ExtraFiles = dir, log, extra
-	cmd.Env = environment()
+	cmd.Env = append(environment(), variables...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -132,7 +132,16 @@ func (p *process) stop() {
 type group []*process
 
 func (g *group) start(dir, program string, args []string, extra ...*os.File) (*process, error) {
-	p, err := start(dir, program, args, extra...)
+	return g.add(start(dir, program, args, nil, extra...))
+}
+
+// startFarEnd starts what the load goes to. It gets one processor of the runtime, whichever side it is of: it needs no
+// more, works at less cost, and so leaves more of the machine to what is measured.
+func (g *group) startFarEnd(dir, program string, args []string) (*process, error) {
+	return g.add(start(dir, program, args, []string{"GOMAXPROCS=1"}))
+}
+
+func (g *group) add(p *process, err error) (*process, error) {
 	if err == nil {
 		*g = append(*g, p)
 	}

@@ -101,7 +101,7 @@ func (s *setup) startServer(ctx context.Context, b *bench, send string) (said ma
 	if b.stock {
 		args = append(args, "--socket-buffer", strconv.Itoa(stockBuffer))
 	}
-	server, err := s.start(b.dir, "gateway", args)
+	server, err := s.startFarEnd(b.dir, "gateway", args)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +136,7 @@ func (s *setup) startPeer(ctx context.Context, dir, send string) error {
 	}
 	proxy := fmt.Sprintf("127.0.0.1:%d", proxyPort)
 	config := filepath.Join(dir, fmt.Sprintf("peer-%d.conf", port))
-	far, err := s.start(dir, "wgfar", []string{"-port", fmt.Sprint(port), "-socks", proxy, "-conf", config, "-send", send})
+	far, err := s.startFarEnd(dir, "wgfar", []string{"-port", fmt.Sprint(port), "-socks", proxy, "-conf", config, "-send", send})
 	if err != nil {
 		return err
 	}
@@ -156,7 +156,7 @@ func (s *setup) startPeer(ctx context.Context, dir, send string) error {
 
 // startLimit starts the proxy with no VPN.
 func (s *setup) startLimit(ctx context.Context, dir string) error {
-	far, err := s.start(dir, "loadgen", []string{"serve", "-listen", "127.0.0.1:0"})
+	far, err := s.startFarEnd(dir, "loadgen", []string{"serve", "-listen", "127.0.0.1:0"})
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 
 	"gateway/internal/config"
 	"gateway/internal/gateway"
+	"gateway/internal/processors"
 )
 
 func main() {
@@ -42,6 +43,7 @@ func run(file string, readyFD int, dir string) error {
 	if err != nil {
 		return err
 	}
+	go processors.Run(ctx, slog.New(slog.DiscardHandler))
 	ended := make(chan error, 1)
 	go func() { ended <- g.Run(ctx) }()
 	select {

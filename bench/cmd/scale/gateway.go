@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -15,6 +16,7 @@ import (
 
 	"gateway/internal/config"
 	"gateway/internal/gateway"
+	"gateway/internal/processors"
 )
 
 // What the gateway can be asked, one byte each.
@@ -45,6 +47,7 @@ func beGateway(ctx context.Context, file string) error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
+	go processors.Run(ctx, slog.New(slog.DiscardHandler))
 	ended := make(chan error, 1)
 	go func() { ended <- g.Run(ctx) }()
 	select {
