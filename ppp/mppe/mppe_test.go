@@ -318,11 +318,33 @@ func TestStatelessModeDropsDuplicatesAndLatePackets(t *testing.T) {
 	l.deliver(l.next())
 }
 
-func TestStatelessModeReachesExactlyHalfTheCountAhead(t *testing.T) {
+// A packet that is later than maxBehind looks as if it were far ahead. It must not take the key with it, nor cost the link.
+func TestStatelessModeOutlivesPacketsThatAreVeryLate(t *testing.T) {
+	l := newLink(t, Key128|Stateless)
+	var old [][]byte
+	for range 4096 - maxAhead + 1000 {
+		data, packet := l.next()
+		old = append(old, bytes.Clone(data))
+		l.deliver(data, packet)
+	}
+	for _, data := range old[:1000] {
+		switch _, _, v := l.dec.Open(nil, data); v {
+		case Late, TooFar:
+		default:
+			t.Fatalf("a very late packet is %v", v)
+		}
+	}
+	if err := l.dec.Err(); err != nil {
+		t.Error(err)
+	}
+	l.deliver(l.next())
+}
+
+func TestStatelessModeReachesExactlySoFarAhead(t *testing.T) {
 	for _, test := range []struct {
 		ahead int
 		want  Verdict
-	}{{2047, Opened}, {2048, Opened}, {2049, Late}, {4095, Late}, {4096, Duplicate}} {
+	}{{halfway, Opened}, {halfway + 1, Opened}, {maxAhead, Opened}, {maxAhead + 1, Late}, {4095, Late}, {4096, Duplicate}} {
 		l := newLink(t, Key128|Stateless)
 		l.deliver(l.next())
 		for range test.ahead - 1 {
@@ -393,7 +415,7 @@ func TestWrongKeysAreNamed(t *testing.T) {
 func TestAGapTooLongEndsTheLink(t *testing.T) {
 	l := newLink(t, Key128|Stateless)
 	l.deliver(l.next())
-	for range 3000 {
+	for range maxAhead + 100 {
 		l.next()
 	}
 	for n := 0; l.dec.Err() == nil; n++ {

@@ -28,8 +28,12 @@ func (v Verdict) String() string {
 }
 
 const (
-	// maxAhead is how many packets may be missing; a count further ahead than that is one behind (12-bit arithmetic).
-	maxAhead = 2048
+	// A count of 12 bits does not tell ahead from behind. Stateful mode halves the circle. Stateless mode, in which a fast sender may
+	// lose thousands of packets at once, takes nothing for late that is more than maxBehind behind; between halfway and maxAhead
+	// a packet must prove by its content that it is ahead.
+	halfway   = 2048
+	maxBehind = 512
+	maxAhead  = int(mppc.CountMask) - maxBehind
 
 	// Every packet earns keysEarned key changes, up to maxAhead of them, and finding its own key spends some. So a burst
 	// of lost packets is caught up with at once, but forged counts cannot make us compute without end.
@@ -164,7 +168,11 @@ func (d *Decoder) openStateless(dst, body []byte, h mppc.Header) (packet, extend
 	d.cipher.setKey(&key.key)
 	d.cipher.xor(body)
 	packet, extended, found := d.expand(dst, body, h)
-	if found < needed(ahead) {
+	switch {
+	case found >= needed(ahead):
+	case ahead > halfway:
+		return nil, dst, Late
+	default:
 		return nil, dst, Garbled
 	}
 	d.key, d.count = key, h.Count()
@@ -192,7 +200,7 @@ func (d *Decoder) openStateful(dst, body []byte, h mppc.Header) (packet, extende
 	switch {
 	case ahead == 0:
 		return nil, dst, Duplicate
-	case ahead > maxAhead && !d.lost:
+	case ahead > halfway && !d.lost:
 		return nil, dst, Late
 	case flushed && d.bits.Encrypts():
 		if key, v = d.resynchronise(body, h, ahead); v != Opened {
