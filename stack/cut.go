@@ -6,13 +6,15 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 )
 
-// Offsets and flags of IP and TCP headers that both cut.go and join.go touch (RFC 791, 8200, 9293).
+// Offsets and flags of IP and TCP headers that both cut.go and join.go touch (RFC 791, 8200, 9293, 768).
 const (
 	ipv4HeaderLen  = 20
 	ipv6HeaderLen  = 40
 	tcpHeaderLen   = 20
+	udpHeaderLen   = 8
 	protocolICMP   = 1
 	protocolTCP    = 6
+	protocolUDP    = 17
 	protocolICMPv6 = 58
 
 	ipv4Length   = 2
@@ -33,7 +35,10 @@ const (
 	tcpWindow   = 14
 	tcpChecksum = 16
 
+	udpDestination = 2
+
 	flagFIN = 0x01
+	flagSYN = 0x02
 	flagPSH = 0x08
 	flagACK = 0x10
 	flagCWR = 0x80

@@ -14,6 +14,7 @@ func (s *Stack) HandlePackets(packets [][]byte) {
 	if s.link.closed.Load() {
 		return
 	}
+	s.link.openers.heard()
 	s.stats.packetsIn.Add(uint64(len(packets)))
 	if s.config.DisableGRO {
 		for _, packet := range packets {

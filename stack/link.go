@@ -29,6 +29,7 @@ type link struct {
 	attached   atomic.Bool
 	cutters    sync.Pool // of *cutter
 	stats      *counters
+	openers    openers
 }
 
 var (
@@ -40,6 +41,7 @@ var (
 func newLink(w PacketWriter, mtu int, disableGSO bool, stats *counters) *link {
 	l := &link{w: w, mtu: uint32(mtu), gso: netstack.HostGSOSupported, stats: stats}
 	l.cutters.New = func() any { return new(cutter) }
+	l.openers.send = l.writeWhole
 	if disableGSO {
 		l.gso = netstack.GSONotSupported
 	}
@@ -73,6 +75,7 @@ func (l *link) WritePacket(pkt *netstack.PacketBuffer) tcpip.Error {
 		}
 	} else {
 		c.copyWhole()
+		l.openers.sent(c.packets[0][c.headroom:]) // the link may write over it
 		l.write(c)
 	}
 	c.release()

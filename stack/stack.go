@@ -419,6 +419,7 @@ func (s *Stack) Close(err error) {
 		close(s.done)
 		s.waitMu.Unlock()
 		s.slaac.clear(s)
+		s.link.openers.close()
 		s.net.Close()
 		s.wait.Wait()
 		s.net.Close() // what was being opened during the first

@@ -37,6 +37,7 @@ type wire struct {
 	headroom int
 	tailroom int
 	tap      func(packet []byte) // sees each packet before its fate
+	delay    time.Duration       // how long packets are under way
 }
 
 func newWire() *wire {
@@ -120,8 +121,17 @@ func (w *wire) run() {
 		batch = append(batch[:0], w.queue[:n]...)
 		w.queue = append(w.queue[:0], w.queue[n:]...)
 		w.mu.Unlock()
+		if w.delay > 0 {
+			w.deliverLater(batch)
+			batch = nil
+			continue
+		}
 		w.to(batch)
 	}
+}
+
+func (w *wire) deliverLater(batch [][]byte) {
+	time.AfterFunc(w.delay, func() { w.to(batch) })
 }
 
 func (w *wire) stop() {
