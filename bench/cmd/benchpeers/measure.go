@@ -45,7 +45,7 @@ func (b *bench) measureWay(ctx context.Context) (outcomes []outcome, err error) 
 	if b.way.name != plainWay || b.stock || !b.wanted.MatchString("memory") {
 		return outcomes, nil
 	}
-	for _, measure := range []func(context.Context) ([]outcome, error){b.memoryOfConnections, b.memoryAfterChurn} {
+	for _, measure := range []func(context.Context) ([]outcome, error){b.memoryOfConnections, b.memoryOfStreams, b.memoryAfterChurn} {
 		o, err := measure(ctx)
 		outcomes = append(outcomes, o...)
 		if err != nil {
@@ -154,28 +154,50 @@ func (b *bench) fresh(ctx context.Context) (*setup, load.Side, error) {
 	return s, s.sides[ours], nil
 }
 
-// memoryOfConnections measures a fresh gateway's memory: idle, with idle
-// connections, and at most while 64 streams move.
-func (b *bench) memoryOfConnections(ctx context.Context) (outcomes []outcome, err error) {
+// memoryOfConnections measures the memory of gateways that are fresh each time: idle, and with idle connections.
+func (b *bench) memoryOfConnections(ctx context.Context) ([]outcome, error) {
+	var idle, each []float64
+	for round := range b.pairs {
+		s, side, err := b.fresh(ctx)
+		if err != nil {
+			return nil, err
+		}
+		idle = append(idle, mib(load.ReadProcess(side.PID).RSS))
+		f, err := b.alone(ctx, "idle:200", round, side)
+		s.stop()
+		if err != nil {
+			return nil, err
+		}
+		each = append(each, f.Get("kib_per_conn"))
+	}
+	return []outcome{absolute(idleGoal, idle...), absolute(perConnGoal, each...)}, nil
+}
+
+// memoryOfStreams measures a fresh gateway's memory at most while 64 streams move.
+func (b *bench) memoryOfStreams(ctx context.Context) ([]outcome, error) {
 	s, side, err := b.fresh(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer s.stop()
-	outcomes = append(outcomes, absolute(idleGoal, mib(load.ReadProcess(side.PID).RSS)))
-	for _, what := range []string{"idle:200", "down:64", "up:64"} {
-		c, err := load.ParseCase(what)
-		if err != nil {
-			return outcomes, err
-		}
-		f := load.Compare(ctx, c, b.options, []load.Side{side}, 1, func(round int, s load.Side, f load.Figures, err error) {
-			b.log.add(b.way.name, "memory "+what, round, s.Name, f, err)
-		})[0][0]
-		if c.Mode == load.Idle {
-			outcomes = append(outcomes, absolute(perConnGoal, f.Get("kib_per_conn")))
+	for _, what := range []string{"down:64", "up:64"} {
+		if _, err := b.alone(ctx, what, 0, side); err != nil {
+			return nil, err
 		}
 	}
-	return append(outcomes, absolute(peakGoal, mib(load.ReadProcess(side.PID).PeakRSS))), context.Cause(ctx)
+	return []outcome{absolute(peakGoal, mib(load.ReadProcess(side.PID).PeakRSS))}, nil
+}
+
+// alone does one run of one side for its memory's sake.
+func (b *bench) alone(ctx context.Context, what string, round int, side load.Side) (load.Figures, error) {
+	c, err := load.ParseCase(what)
+	if err != nil {
+		return nil, err
+	}
+	f := load.Compare(ctx, c, b.options, []load.Side{side}, 1, func(_ int, s load.Side, f load.Figures, err error) {
+		b.log.add(b.way.name, "memory "+what, round, s.Name, f, err)
+	})[0][0]
+	return f, context.Cause(ctx)
 }
 
 // memoryAfterChurn measures how a fresh gateway's memory comes back after many
@@ -210,8 +232,8 @@ func (b *bench) memoryAfterChurn(ctx context.Context) ([]outcome, error) {
 	return []outcome{o}, context.Cause(ctx)
 }
 
-func absolute(g goal, value float64) outcome {
-	s := load.SpreadOf([]float64{value})
+func absolute(g goal, values ...float64) outcome {
+	s := load.SpreadOf(values)
 	nothing := load.SpreadOf(nil)
 	return outcome{goal: g, ours: s, other: nothing, figure: s, busy: nothing}
 }
