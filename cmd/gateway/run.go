@@ -72,7 +72,7 @@ func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 // governProcessors lets the program use as few processors as do its work. A user who has said how many keeps those.
 func governProcessors(ctx context.Context, environ []string, log *slog.Logger) {
 	for _, e := range environ {
-		if strings.HasPrefix(e, "GOMAXPROCS=") {
+		if number, ok := strings.CutPrefix(e, "GOMAXPROCS="); ok && number != "" {
 			return
 		}
 	}

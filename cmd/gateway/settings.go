@@ -102,6 +102,8 @@ an error, so that a typing mistake does not go unnoticed.
 Lists are comma-separated, hosts are written name=address,name=address. The keys of the second tunnel begin with
 %sTUNNEL_1_, those of the second user with %sPROXY_USER_1_; they count from 0. %s names the file.
 
+GOMAXPROCS sets how many processors the program runs on; without it, run uses as few as do its work.
+
 `, config.EnvPrefix, config.EnvPrefix, config.EnvPrefix, config.EnvFile)
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "VARIABLE\tTYPE\tDEFAULT\tALLOWED")
