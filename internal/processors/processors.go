@@ -9,6 +9,9 @@ import (
 
 const (
 	period = time.Second
+	// idlePeriod is the period of a program that does next to nothing, so as not to wake it without need.
+	idlePeriod = 5 * time.Second
+	idle       = .05
 	// enough is the share of its processors' time that a program may use before it gets one more.
 	enough = .9
 	// spare is the share of one processor less that it would have used, below which it does with that. It is far from enough, as
@@ -33,8 +36,16 @@ func (g *governor) next(busy float64) int {
 	return g.used
 }
 
+// period is how long to wait until the next call of next.
+func (g *governor) period(busy float64) time.Duration {
+	if g.used == 1 && busy < idle {
+		return idlePeriod
+	}
+	return period
+}
+
 // Run governs the program, whose GOMAXPROCS says how many processors it may use at most, until ctx ends; then it may use all of
-// them again; log gets a line for each change. It must not run twice at once. It looks once a second. Where the system does not tell a program's CPU time, and where
+// them again; log gets a line for each change. It must not run twice at once. It looks once a second, and every five while there is nothing to do. Where the system does not tell a program's CPU time, and where
 // there is one processor only, it returns at once.
 func Run(ctx context.Context, log *slog.Logger) {
 	g := governor{most: runtime.GOMAXPROCS(0)}
@@ -44,13 +55,13 @@ func Run(ctx context.Context, log *slog.Logger) {
 		return
 	}
 	defer runtime.GOMAXPROCS(g.most)
-	ticker := time.NewTicker(period)
-	defer ticker.Stop()
+	timer := time.NewTimer(period)
+	defer timer.Stop()
 	for then := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-timer.C:
 		}
 		now := time.Now()
 		spent, _ := cpuTime()
@@ -60,5 +71,6 @@ func Run(ctx context.Context, log *slog.Logger) {
 			runtime.GOMAXPROCS(g.used)
 			log.Debug("processors", "used", g.used, "of", g.most, "busy", busy)
 		}
+		timer.Reset(g.period(busy))
 	}
 }

@@ -62,6 +62,20 @@ func TestGovernorSettles(t *testing.T) {
 	}
 }
 
+// TestGovernorLeavesAnIdleProgramAlone tells how often it looks.
+func TestGovernorLeavesAnIdleProgramAlone(t *testing.T) {
+	for _, test := range []struct {
+		used int
+		busy float64
+		want time.Duration
+	}{{1, 0, idlePeriod}, {1, .04, idlePeriod}, {1, .06, period}, {2, 0, period}} {
+		g := governor{most: 4, used: test.used}
+		if got := g.period(test.busy); got != test.want {
+			t.Errorf("%v of %d processors busy: the next look is in %v, want %v", test.busy, test.used, got, test.want)
+		}
+	}
+}
+
 // TestRunIsIdle runs the governor for a minute in which nothing happens, and ends it.
 func TestRunIsIdle(t *testing.T) {
 	if _, known := cpuTime(); !known {

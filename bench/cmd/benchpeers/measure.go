@@ -200,6 +200,9 @@ func (b *bench) alone(ctx context.Context, what string, round int, side load.Sid
 	return f, context.Cause(ctx)
 }
 
+// churnPiece is how long connections come and go until they are counted: so short that not many more come than are wanted.
+const churnPiece = 200 * time.Millisecond
+
 // memoryAfterChurn measures how a fresh gateway's memory comes back after many
 // short connections.
 func (b *bench) memoryAfterChurn(ctx context.Context) ([]outcome, error) {
@@ -211,7 +214,7 @@ func (b *bench) memoryAfterChurn(ctx context.Context) ([]outcome, error) {
 	idle := load.ReadProcess(side.PID)
 	connections := 0.0
 	for connections < float64(b.churn) && ctx.Err() == nil {
-		f, err := load.Run(ctx, load.Rate, load.Options{Proxy: side.Proxy, Target: side.Target, N: 8, Dur: time.Second, Size: 64, PID: side.PID})
+		f, err := load.Run(ctx, load.Rate, load.Options{Proxy: side.Proxy, Target: side.Target, N: 8, Dur: churnPiece, Size: 64, PID: side.PID})
 		b.log.add(b.way.name, "memory churn", 0, side.Name, f, err)
 		if err != nil {
 			return nil, err
