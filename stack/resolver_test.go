@@ -150,6 +150,7 @@ func resolving(t *testing.T, n *nameServer, change func(c *Config)) *Stack {
 	}
 	a, b := pair(t, c, dualB(), nil)
 	a.resolver.udpTimeout, a.resolver.tcpTimeout = 100*time.Millisecond, time.Second
+	a.link.openers.heard() // so that the questions are the resolver's alone (openers.go)
 	n.serve(t, b, addrB)
 	return a
 }
