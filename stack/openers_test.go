@@ -61,6 +61,7 @@ func TestOpenersAreRepeatedUntilTheFarEndIsHeard(t *testing.T) {
 				time.Sleep(time.Minute)
 				o.sent(first) // too late: TCP has its own patience
 				time.Sleep(time.Minute)
+				synctest.Wait()
 				if !slices.Equal(got, test.want) {
 					t.Errorf("sent again after %v, want %v", got, test.want)
 				}
@@ -80,6 +81,7 @@ func TestOpenersAreBounded(t *testing.T) {
 			o.sent(synTo("10.1.1.1:80"))
 		}
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if n != openersKept*openerRepeats {
 			t.Errorf("%d packets were sent again", n)
 		}
