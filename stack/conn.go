@@ -182,6 +182,7 @@ type Conn struct {
 	reader tcpip.SliceWriter // the caller's buffer of a Read, here so as not to be allocated for each
 
 	writeMu sync.Mutex
+	retry   *time.Timer   // of waitWritable; nil until it is needed
 	writer  *bytes.Reader // the caller's bytes of a Write, likewise; by itself, since gVisor keeps it for all of TIME-WAIT
 }
 
@@ -297,11 +298,32 @@ func (c *Conn) Write(b []byte) (int, error) {
 	return written, nil
 }
 
-// waitWritable returns when there may be room in the send buffer.
+// writeRetry is how long a writer waits to be woken. gVisor wakes it when the buffer's use falls from above to below half of its size,
+// and misses that if the size was made much smaller meanwhile (sendbudget.go).
+const writeRetry = 200 * time.Millisecond
+
+// waitWritable returns when there may be room in the send buffer. The caller holds writeMu.
 func (c *Conn) waitWritable() error {
+	if err := c.check(&c.writeDeadline); err != nil {
+		return err
+	}
 	c.stack.sendShare.begin(time.Now())
 	defer c.stack.sendShare.end()
-	return c.wait(c.writable, &c.writeDeadline)
+	if c.retry == nil {
+		c.retry = time.NewTimer(writeRetry)
+	} else {
+		c.retry.Reset(writeRetry)
+	}
+	defer c.retry.Stop()
+	select {
+	case <-c.writable:
+		return nil
+	case <-c.retry.C:
+	case <-c.writeDeadline.expired():
+	case <-c.closed:
+	case <-c.stack.done:
+	}
+	return c.check(&c.writeDeadline)
 }
 
 // WriteTo implements io.WriterTo: it copies what is received to w until the far end has finished. It holds no buffer while it waits.
