@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -156,21 +157,32 @@ func TestShutdownLetsConnectionsEndAndThenReturns(t *testing.T) {
 }
 
 func TestShutdownCutsWhatIsLeftAtItsDeadline(t *testing.T) {
-	where := target(t, "127.0.0.1:0", echo)
 	for name, how := range map[string]serveFunc{"socks5": socks5Proxy, "http": httpProxy} {
-		t.Run(name, func(t *testing.T) {
-			s, address := serve(t, Config{}, how)
-			conn := connect(t, address)
-			openTunnel(t, conn, where, name != "http")
-			ctx, cancel := context.WithCancel(t.Context())
-			cancel()
-			if err := s.Shutdown(ctx); !errors.Is(err, context.Canceled) {
-				t.Errorf("Shutdown: %v", err)
-			}
-			if rest, err := io.ReadAll(conn); errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("the connection was not cut: %q", rest)
-			}
-		})
+		for _, halfClosed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, half closed %v", name, halfClosed), func(t *testing.T) {
+				where := target(t, "127.0.0.1:0", func(conn *net.TCPConn) {
+					io.Copy(io.Discard, conn)
+					<-t.Context().Done() // nothing to say
+				})
+				s, address := serve(t, Config{}, how)
+				conn := connect(t, address)
+				openTunnel(t, conn, where, name != "http")
+				if halfClosed {
+					closeWrite(conn)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				cancel()
+				if err := s.Shutdown(ctx); !errors.Is(err, context.Canceled) {
+					t.Errorf("Shutdown: %v", err)
+				}
+				if rest, err := io.ReadAll(conn); errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("the connection was not cut: %q", rest)
+				}
+				if n := s.Stats().Open; n != 0 {
+					t.Errorf("%d connections are left", n)
+				}
+			})
+		}
 	}
 }
 

@@ -110,7 +110,7 @@ func (s *Server) connectHTTP(w http.ResponseWriter, r *http.Request) {
 		defer c.Close()
 		defer target.Close()
 		if _, err := io.WriteString(c.Conn, "HTTP/1.1 200 Connection established\r\n\r\n"); err == nil {
-			c.loop.startRelay(c.Conn, ahead, func() {}).run(target)
+			c.loop.startRelay(c.Conn, ahead, func() {}).run(c.loop.ctx, target)
 		}
 	})
 }

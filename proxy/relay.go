@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"io"
 	"net"
 	"sync"
@@ -86,9 +87,13 @@ func (a *acceptLoop) startRelay(client net.Conn, ahead []byte, left func()) *rel
 
 // run copies until both directions have ended, and closes client and target.
 // The end of one direction is passed on as a half-close, a failure as a reset.
-func (r *relay) run(target net.Conn) {
+// When ctx is done it closes both at once: a client that has said all is not
+// read from any more, and would not be missed.
+func (r *relay) run(ctx context.Context, target net.Conn) {
 	r.target, r.up.dst, r.down.src = target, target, target
 	r.watch(r.server.config.IdleTimeout)
+	stop := context.AfterFunc(ctx, r.close)
+	defer stop()
 	r.isDecided = true
 	close(r.decided)
 	defer func() {

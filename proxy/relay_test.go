@@ -88,7 +88,7 @@ func startRelay(t testing.TB, s *Server, ahead string, kind func(*net.TCPConn) n
 	done = make(chan struct{})
 	go func() {
 		defer close(done)
-		startLoose(s, near, []byte(ahead), func() {}).run(kind(far))
+		startLoose(s, near, []byte(ahead), func() {}).run(t.Context(), kind(far))
 	}()
 	return client, target, done
 }
@@ -217,7 +217,7 @@ func TestRelayUsesTheCopyLoopOfATarget(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		startLoose(s, near, nil, func() {}).run(conn)
+		startLoose(s, near, nil, func() {}).run(t.Context(), conn)
 	}()
 	client.CloseWrite()
 	target.CloseWrite()
@@ -235,7 +235,7 @@ func TestIdleRelayEnds(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			startLoose(s, near, nil, func() {}).run(far)
+			startLoose(s, near, nil, func() {}).run(t.Context(), far)
 		}()
 		// Bytes one way only keep it, for as long as they like.
 		for range 10 {
@@ -260,7 +260,7 @@ func TestRelayWithoutIdleLimitStays(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			startLoose(s, near, nil, func() {}).run(far)
+			startLoose(s, near, nil, func() {}).run(t.Context(), far)
 		}()
 		time.Sleep(1000 * time.Hour) // fake
 		go io.WriteString(client, "x")
@@ -278,7 +278,7 @@ func TestPanicInARelayEndsIt(t *testing.T) {
 		defer close(done)
 		defer s.rescue()
 		far, _ := net.Pipe()
-		startLoose(s, near, []byte("x"), func() {}).run(panickingConn{far})
+		startLoose(s, near, []byte("x"), func() {}).run(t.Context(), panickingConn{far})
 	}()
 	io.ReadAll(client)
 	eventually(t, "end", done)

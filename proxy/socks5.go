@@ -82,7 +82,7 @@ func (a *acceptLoop) connect(c *client, dest *socks5.AddrSpec) {
 		return
 	}
 	cancel() // and its timer: the connection may last for days
-	r.run(target)
+	r.run(a.ctx, target)
 }
 
 // watchLeaving calls left when the client closes its connection, until the

@@ -29,11 +29,12 @@ const (
 	ipv6HopLimit   = 7
 	ipv6Source     = 8
 
-	tcpSequence = 4
-	tcpOffset   = 12
-	tcpFlags    = 13
-	tcpWindow   = 14
-	tcpChecksum = 16
+	tcpSequence       = 4
+	tcpAcknowledgment = 8
+	tcpOffset         = 12
+	tcpFlags          = 13
+	tcpWindow         = 14
+	tcpChecksum       = 16
 
 	udpDestination = 2
 
@@ -42,6 +43,11 @@ const (
 	flagPSH = 0x08
 	flagACK = 0x10
 	flagCWR = 0x80
+
+	optionEnd         = 0 // RFC 9293 section 3.2
+	optionNoOperation = 1
+	optionTimestamp   = 8 // RFC 7323 section 3.2
+	timestampLen      = 10
 )
 
 // A cutter turns one outbound packet or TCP super-segment, given as a list of parts, into packets for the link: each in a buffer with
@@ -164,23 +170,41 @@ func (c *cutter) setHeaders(packet []byte) {
 	if c.segment > 0 {
 		segment[tcpFlags] &^= flagCWR // RFC 3168 section 6.1.2: said once
 	}
-	var pseudo uint16
 	if packet[0]>>4 == 4 {
 		binary.BigEndian.PutUint16(packet[ipv4Length:], uint16(len(packet)))
 		binary.BigEndian.PutUint16(packet[ipv4ID:], c.id+uint16(c.segment))
 		binary.BigEndian.PutUint16(packet[ipv4Checksum:], 0)
 		binary.BigEndian.PutUint16(packet[ipv4Checksum:], ^checksum.Checksum(packet[:c.ip], 0))
-		pseudo = pseudoHeader(packet[ipv4Source:ipv4Source+8], len(segment))
 	} else {
 		binary.BigEndian.PutUint16(packet[ipv6Length:], uint16(len(packet)-ipv6HeaderLen))
-		pseudo = pseudoHeader(packet[ipv6Source:ipv6Source+32], len(segment))
 	}
+	setTCPChecksum(packet, c.ip)
+}
+
+// setTCPChecksum writes the checksum of a TCP packet with an IP header of ip bytes.
+func setTCPChecksum(packet []byte, ip int) {
+	addresses := packet[ipv4Source : ipv4Source+8]
+	if packet[0]>>4 == 6 {
+		addresses = packet[ipv6Source : ipv6Source+32]
+	}
+	segment := packet[ip:]
 	binary.BigEndian.PutUint16(segment[tcpChecksum:], 0)
-	binary.BigEndian.PutUint16(segment[tcpChecksum:], ^checksum.Checksum(segment, pseudo))
+	binary.BigEndian.PutUint16(segment[tcpChecksum:], ^checksum.Checksum(segment, pseudoHeader(addresses, len(segment))))
 }
 
 // pseudoHeader is the sum over the TCP pseudo-header: source and destination address, protocol and length (RFC 9293 section 3.1,
 // RFC 8200 section 8.1).
 func pseudoHeader(addresses []byte, length int) uint16 {
 	return checksum.Combine(checksum.Checksum(addresses, 0), checksum.Combine(protocolTCP, uint16(length)))
+}
+
+// transport returns the protocol and the payload of an IP packet that has neither options nor extension headers.
+func transport(packet []byte) (protocol byte, payload []byte) {
+	switch {
+	case len(packet) >= ipv4HeaderLen && packet[0] == 0x45:
+		return packet[ipv4Protocol], packet[ipv4HeaderLen:]
+	case len(packet) >= ipv6HeaderLen && packet[0]>>4 == 6:
+		return packet[ipv6NextHeader], packet[ipv6HeaderLen:]
+	}
+	return 0, nil
 }

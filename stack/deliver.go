@@ -48,6 +48,9 @@ func (s *Stack) deliverRun(packets [][]byte, next []int, r *run) {
 		s.stats.segmentsJoined.Add(uint64(r.segments))
 		setJoined(h, r)
 	}
+	if h[r.ip+tcpFlags]&flagSYN != 0 {
+		s.link.synClocks.answered(h[r.ip:])
+	}
 	payload := buffer.MakeWithView(headers)
 	if r.payload > 0 {
 		data := buffer.NewView(r.payload)

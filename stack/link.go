@@ -30,6 +30,7 @@ type link struct {
 	cutters    sync.Pool // of *cutter
 	stats      *counters
 	openers    openers
+	synClocks  synClocks
 }
 
 var (
@@ -75,8 +76,8 @@ func (l *link) WritePacket(pkt *netstack.PacketBuffer) tcpip.Error {
 		}
 	} else {
 		c.copyWhole()
-		l.openers.sent(c.packets[0][c.headroom:]) // the link may write over it
-		l.write(c)
+		l.openers.sent(c.packets[0][c.headroom:])
+		l.writeStamped(c)
 	}
 	c.release()
 	return nil
@@ -89,8 +90,14 @@ func (l *link) writeWhole(packet []byte) {
 	c.parts = append(c.parts, packet)
 	c.headroom, c.tailroom = l.w.Headroom(), l.w.Tailroom()
 	c.copyWhole()
-	l.write(c)
+	l.writeStamped(c)
 	c.release()
+}
+
+// writeStamped sends one whole packet.
+func (l *link) writeStamped(c *cutter) {
+	l.synClocks.stamp(c.packets[0][c.headroom:])
+	l.write(c)
 }
 
 func (l *link) write(c *cutter) {

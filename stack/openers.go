@@ -84,14 +84,7 @@ func (o *openers) close() {
 
 // isOpener tells whether a packet of ours opens a TCP connection or asks a name server. Both may arrive twice.
 func isOpener(packet []byte) bool {
-	var protocol byte
-	var segment []byte
-	switch {
-	case len(packet) >= ipv4HeaderLen && packet[0] == 0x45:
-		protocol, segment = packet[ipv4Protocol], packet[ipv4HeaderLen:]
-	case len(packet) >= ipv6HeaderLen && packet[0]>>4 == 6:
-		protocol, segment = packet[ipv6NextHeader], packet[ipv6HeaderLen:]
-	}
+	protocol, segment := transport(packet)
 	switch {
 	case protocol == protocolTCP && len(segment) >= tcpHeaderLen:
 		return segment[tcpFlags]&(flagSYN|flagACK) == flagSYN
