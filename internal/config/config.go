@@ -179,10 +179,11 @@ type Carrier struct {
 
 // Stack holds expert switches of the in-process TCP/IP stack.
 type Stack struct {
-	GSO        bool       `toml:"gso" default:"true"`        // hand TCP out in pieces of up to 64 KiB
-	GRO        bool       `toml:"gro" default:"true"`        // join received TCP segments
-	Congestion Congestion `toml:"congestion" default:"reno"` // TCP congestion control
-	RACK       bool       `toml:"rack"`                      // RFC 8985 loss recovery
+	GSO        bool          `toml:"gso" default:"true"`                      // hand TCP out in pieces of up to 64 KiB
+	GRO        bool          `toml:"gro" default:"true"`                      // join received TCP segments
+	Congestion Congestion    `toml:"congestion" default:"reno"`               // TCP congestion control
+	RACK       bool          `toml:"rack"`                                    // RFC 8985 loss recovery
+	MinRTO     time.Duration `toml:"min_rto" default:"200ms" range:"5ms..2s"` // shortest TCP retransmission timeout
 }
 
 // Names as they stand in the file.

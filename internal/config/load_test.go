@@ -68,7 +68,7 @@ func TestMinimalFileGetsTheDefaults(t *testing.T) {
 				EchoInterval: 30 * time.Second, EchoFailures: 4, IPv6: true},
 			Reconnect: Reconnect{Enabled: true, Initial: time.Second, Max: time.Minute},
 			Carrier:   Carrier{Batch: true, GSO: true, GRO: true},
-			Stack:     Stack{GSO: true, GRO: true, Congestion: "reno"},
+			Stack:     Stack{GSO: true, GRO: true, Congestion: "reno", MinRTO: 200 * time.Millisecond},
 		}},
 	}
 	if diff := cmp.Diff(want, got, equalConfigs); diff != "" {

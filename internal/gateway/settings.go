@@ -211,6 +211,7 @@ func stackConfig(t *config.Tunnel, log *slog.Logger) stack.Config {
 		DisableGRO: !t.Stack.GRO,
 		Congestion: string(t.Stack.Congestion),
 		RACK:       t.Stack.RACK,
+		MinRTO:     t.Stack.MinRTO,
 		Log:        log,
 	}
 }
