@@ -22,10 +22,13 @@ const (
 	RTT  Mode = "rtt"  // request and response on N connections, one request in flight on each
 	UDP  Mode = "udp"  // datagrams that come back, N in flight, through UDP ASSOCIATE
 	Idle Mode = "idle" // memory of N connections that are open and silent
+
+	RTTDown Mode = "rtt-down" // RTT on one connection while N streams come from the far end
+	RTTUp   Mode = "rtt-up"   // RTT on one connection while N streams go there
 )
 
 // Modes are all modes.
-var Modes = []Mode{Down, Up, Rate, RTT, UDP, Idle}
+var Modes = []Mode{Down, Up, Rate, RTT, UDP, Idle, RTTDown, RTTUp}
 
 // DefaultN is the N of a mode if none is given.
 func (m Mode) DefaultN() int {
@@ -44,10 +47,10 @@ type Options struct {
 	Target string        // the far end as the proxy reaches it, host:port
 	N      int           // streams, clients, connections or datagrams in flight
 	Dur    time.Duration // time measured
-	Warm   time.Duration // time before it, for Down, Up and Idle
+	Warm   time.Duration // time before it, for all but Rate, RTT and UDP
 	Size   int           // bytes of a request
 	Text   bool          // Up: what is sent compresses well
-	Mbit   float64       // Down, Up: limit of all streams together in Mbit/s; 0: none
+	Mbit   float64       // of streams: limit of all streams together in Mbit/s; 0: none
 	PID    int           // the proxy's process, for its CPU and memory; 0: unknown
 
 	// WhenOpen, if set, is called at the end of a measurement of Down, Up or Idle,
@@ -72,6 +75,7 @@ func (f Figures) Get(name string) float64 {
 func Run(ctx context.Context, mode Mode, o Options) (Figures, error) {
 	measure := map[Mode]func(context.Context, dialer, Options) (Figures, error){
 		Down: down, Up: up, Rate: rate, RTT: roundTrips, UDP: datagrams, Idle: idle,
+		RTTDown: roundTripsDuring(down), RTTUp: roundTripsDuring(up),
 	}[mode]
 	if measure == nil {
 		return nil, fmt.Errorf("load: no mode %q", mode)

@@ -48,6 +48,9 @@ func TestEveryModeMeasuresSomething(t *testing.T) {
 		RTT:  {"req_s", "p50_ms", "p99_ms", "cpu_us_per_op"},
 		UDP:  {"echo_s", "p50_ms", "sent", "received"},
 		Idle: {"conns", "rss_kib"},
+
+		RTTDown: {"p50_ms", "p99_ms", "gbit_s", "streams"},
+		RTTUp:   {"p50_ms", "p99_ms", "gbit_s", "streams"},
 	} {
 		t.Run(string(mode), func(t *testing.T) {
 			f, err := Run(t.Context(), mode, Options{Proxy: "direct", Target: target, N: 3, Dur: 100 * time.Millisecond,
@@ -218,6 +221,7 @@ func TestProxyHandshakes(t *testing.T) {
 func TestParseCase(t *testing.T) {
 	for text, want := range map[string]Case{
 		"down:8": {Down, 8, 0}, "up:1@100": {Up, 1, 100}, "rate": {Rate, 8, 0}, "rtt": {RTT, 1, 0}, "idle:50": {Idle, 50, 0}, "down:2@.5": {Down, 2, .5},
+		"rtt-down:8": {RTTDown, 8, 0}, "rtt-up@10": {RTTUp, 1, 10},
 	} {
 		got, err := ParseCase(text)
 		if err != nil || got != want {

@@ -132,6 +132,39 @@ func roundTrips(ctx context.Context, d dialer, o Options) (Figures, error) {
 	return all.figures(w, "req_s")
 }
 
+// roundTripsDuring sends requests on one connection while o.N streams move bytes: for o.Dur, after o.Warm.
+func roundTripsDuring(bulk func(context.Context, dialer, Options) (Figures, error)) func(context.Context, dialer, Options) (Figures, error) {
+	return func(ctx context.Context, d dialer, o Options) (Figures, error) {
+		var streams Figures
+		var group sync.WaitGroup
+		defer group.Wait()
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		group.Go(func() {
+			var err error
+			if streams, err = bulk(ctx, d, o); err != nil {
+				cancel(err)
+			}
+		})
+		if err := sleep(ctx, o.Warm); err != nil {
+			return nil, err
+		}
+		alone := o
+		alone.N = 1
+		f, err := roundTrips(ctx, d, alone)
+		if err != nil {
+			return f, err
+		}
+		group.Wait()
+		for _, name := range []string{"gbit_s", "streams", "error"} {
+			if v, ok := streams[name]; ok {
+				f[name] = v
+			}
+		}
+		return f, nil
+	}
+}
+
 func roundTrip(c net.Conn, request, answer []byte) error {
 	if _, err := c.Write(request); err != nil {
 		return err

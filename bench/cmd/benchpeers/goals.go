@@ -58,6 +58,14 @@ var measurements = []measurement{
 	{"gso", "rtt:16", []goal{
 		{name: "round trip, 16 connections, p50 ms", figure: "p50_ms", against: peer, atMost: .70},
 		{name: "round trip, 16 connections, p99 ms", figure: "p99_ms", against: peer, atMost: .80}}},
+	{"gso", "rtt-down:1@100", []goal{
+		{name: "round trip beside a download of 100 Mbit/s, p50 ms", figure: "p50_ms", against: peer, atMost: .8},
+		{name: "round trip beside a download of 100 Mbit/s, p99 ms", figure: "p99_ms", against: peer, atMost: 1}}},
+	{"gso", "rtt-up:1@100", []goal{
+		{name: "round trip beside an upload of 100 Mbit/s, p50 ms", figure: "p50_ms", against: peer, atMost: .8},
+		{name: "round trip beside an upload of 100 Mbit/s, p99 ms", figure: "p99_ms", against: peer, atMost: 1}}},
+	{"gso", "rtt-down:1", []goal{{name: "round trip beside a download, p99 ms", figure: "p99_ms", atMost: 20}}},
+	{"gso", "rtt-up:1", []goal{{name: "round trip beside an upload, p99 ms", figure: "p99_ms", atMost: 20}}},
 	{"mmsg", "down:1", []goal{
 		{name: "single datagrams (sendmmsg), download, speed", figure: "gbit_s", against: peer, atLeast: 1.2},
 		{name: "single datagrams (sendmmsg), CPU s/GB", figure: "cpu_s_per_gb", against: peer, atMost: .45}}},

@@ -4,7 +4,7 @@
 //	loadgen MODE     -proxy URL -target H:P [-n N] [-mbit LIMIT] [-dur 3s] [-warm 1s] [-size 64] [-pid PID]
 //	loadgen compare  -a URL -ta H:P [-pa PID] -b URL -tb H:P [-pb PID] [-pairs 5] [-cases down:1,up:8,...]
 //
-// MODE is down, up, rate, rtt, udp or idle; see package load. URL is direct,
+// MODE is down, up, rate, rtt, udp, idle, rtt-down or rtt-up; see package load. URL is direct,
 // socks5://[user:password@]host:port or http://host:port. A mode prints one
 // JSON object, compare a table.
 package main
