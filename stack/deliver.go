@@ -32,7 +32,7 @@ func (s *Stack) HandlePackets(packets [][]byte) {
 			s.deliverPacket(packets[r.first])
 			continue
 		}
-		s.stats.bytesIn.Add(uint64(r.headers*r.segments + r.payload))
+		s.stats.bytesIn.Add(uint64(r.headers*(r.segments+r.superseded) + r.payload))
 		s.deliverRun(packets, j.next, r)
 	}
 	s.joiners.Put(j)

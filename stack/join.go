@@ -24,6 +24,7 @@ type run struct {
 	segmentSize int    // payload of the first
 	sequence    uint32 // what must come next
 	push        bool   // the last segment carried PSH
+	superseded  int    // acknowledgments left out before the first
 }
 
 // A joiner finds out which packets of a batch can be delivered together. It only plans: it neither copies nor changes anything.
@@ -36,6 +37,9 @@ type joiner struct {
 // plan sorts packets into runs. Two segments are joined if they are intact, of one flow (addresses and ports), continue each other,
 // differ in nothing else but IPv4 identification, length, checksum and PSH, and carry data under plain ACK. A run ends with PSH, with
 // a segment smaller than its first, and at maxJoined bytes.
+//
+// An acknowledgment without data that a later one supersedes is left out: each would make TCP send the two packets that it makes room
+// for, where the last makes it send all of them at once. A machine that falls behind has less to do for each packet then, not more.
 func (j *joiner) plan(packets [][]byte) {
 	j.runs, j.open = j.runs[:0], j.open[:0]
 	if cap(j.next) < len(packets) {
@@ -50,7 +54,7 @@ func (j *joiner) plan(packets [][]byte) {
 			continue
 		}
 		o := j.findOpen(packets, packet, r.ip)
-		if o >= 0 && j.extend(packets, &j.runs[j.open[o]], r, packet) {
+		if o >= 0 && (j.extend(packets, &j.runs[j.open[o]], r, packet) || supersede(packets, &j.runs[j.open[o]], r, packet)) {
 			if !j.mayGrow(&j.runs[j.open[o]]) {
 				j.close(o)
 			}
@@ -84,7 +88,7 @@ func (j *joiner) findOpen(packets [][]byte, packet []byte, ip int) int {
 
 // extend adds a segment to the run if it fits.
 func (j *joiner) extend(packets [][]byte, r *run, s run, packet []byte) bool {
-	if !s.joinable(packet) || s.sequence-uint32(s.payload) != r.sequence || s.headers != r.headers || s.payload > r.segmentSize ||
+	if r.payload == 0 || s.payload == 0 || !s.joinable(packet) || s.sequence-uint32(s.payload) != r.sequence || s.headers != r.headers || s.payload > r.segmentSize ||
 		r.headers+r.payload+s.payload > maxJoined || !sameHeaders(packets[r.first], packet, r.ip, r.headers) {
 		return false
 	}
@@ -100,11 +104,36 @@ func (j *joiner) extend(packets [][]byte, r *run, s run, packet []byte) bool {
 	return true
 }
 
-func (j *joiner) mayGrow(r *run) bool { return !r.push && r.segmentSize > 0 }
+// supersede puts an acknowledgment in the place of one of less. Duplicate ones and those with SACK blocks, which tell of losses, stay.
+func supersede(packets [][]byte, r *run, s run, packet []byte) bool {
+	before := packets[r.first]
+	if !r.acknowledgment(before) || !s.acknowledgment(packet) || s.headers != r.headers || s.sequence != r.sequence ||
+		before[0] != packet[0] || before[1] != packet[1] { // IP version, and what DSCP and ECN say
+		return false
+	}
+	acknowledged := binary.BigEndian.Uint32(packet[r.ip+tcpAcknowledgment:]) - binary.BigEndian.Uint32(before[r.ip+tcpAcknowledgment:])
+	if int32(acknowledged) <= 0 {
+		return false
+	}
+	r.first, r.last = s.first, s.first
+	r.superseded++
+	return true
+}
 
-// joinable says whether the segment is plain data: anything that TCP must see by itself is not.
+func (j *joiner) mayGrow(r *run) bool { return r.payload == 0 || !r.push && r.segmentSize > 0 }
+
+// joinable says whether the segment is plain data, or nothing but an acknowledgment: anything that TCP must see by itself is not.
 func (r *run) joinable(packet []byte) bool {
-	return r.payload > 0 && packet[r.ip+tcpFlags]&^flagPSH == flagACK
+	return r.payload > 0 && packet[r.ip+tcpFlags]&^flagPSH == flagACK || r.acknowledgment(packet)
+}
+
+// acknowledgment says whether the segment acknowledges and does nothing else. Of options it may have a timestamp.
+func (r *run) acknowledgment(packet []byte) bool {
+	if r.payload > 0 || packet[r.ip+tcpFlags] != flagACK {
+		return false
+	}
+	options := packet[r.ip+tcpHeaderLen : r.headers]
+	return len(options) == 0 || len(options) == 12 && bytes.Equal(options[:4], []byte{optionNoOperation, optionNoOperation, optionTimestamp, timestampLen})
 }
 
 // parseSegment describes an intact TCP segment that is a whole packet without IP options or extension headers. For anything else,

@@ -225,7 +225,66 @@ func TestMoreFlowsThanAreJoinedKeepTheirOrder(t *testing.T) {
 	checkOrder(t, marshalAll(segments))
 }
 
-// checkOrder fails unless the plan delivers each packet once and each flow's packets in their order.
+// TestSupersededAcknowledgmentsAreLeftOut: only those that tell TCP nothing that the later one does not.
+func TestSupersededAcknowledgmentsAreLeftOut(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		base := baseSegment(v6)
+		base.ack = 0xffffff00 // wraps on the way
+		acks := func(change func(s []segment)) []segment {
+			s := []segment{base, base, base}
+			for i := range s {
+				s[i].ack += uint32(i) * 1000
+				s[i].options = bytes.Clone(base.options)
+				s[i].options[7] += byte(i) // a later timestamp
+			}
+			if change != nil {
+				change(s)
+			}
+			return s
+		}
+		other := base
+		other.src = netip.AddrPortFrom(base.src.Addr(), 1001)
+		alone := [][]int{{0}, {1}, {2}}
+		for _, tt := range []struct {
+			name     string
+			segments []segment
+			want     [][]int
+		}{
+			{"the last one says it all", acks(nil), [][]int{{2}}},
+			{"without timestamps", acks(func(s []segment) { s[0].options, s[1].options, s[2].options = nil, nil, nil }), [][]int{{2}}},
+			{"the window may change", acks(func(s []segment) { s[1].window, s[2].window = 7, 0 }), [][]int{{2}}},
+			{"duplicates stay", acks(func(s []segment) { s[1].ack, s[2].ack = s[0].ack, s[0].ack }), alone},
+			{"a duplicate of the last stays", acks(func(s []segment) { s[2].ack = s[1].ack }), [][]int{{1}, {2}}},
+			{"a late one stays", acks(func(s []segment) { s[0], s[1] = s[1], s[0] }), [][]int{{0}, {2}}},
+			{"SACK blocks stay", acks(func(s []segment) {
+				s[1].options = append(s[1].options, 1, 1, 5, 10, 0, 0, 0, 1, 0, 0, 0, 2)
+			}), alone},
+			{"SACK blocks instead of a timestamp stay", acks(func(s []segment) {
+				s[0].options = []byte{1, 1, 5, 10, 0, 0, 0, 1, 0, 0, 0, 2}
+			}), [][]int{{0}, {2}}},
+			{"ECN-Echo stays", acks(func(s []segment) { s[0].flags |= header.TCPFlagEce }), [][]int{{0}, {2}}},
+			{"congestion experienced stays", acks(func(s []segment) { s[0].tos = 3 }), [][]int{{0}, {2}}},
+			{"PSH stays", acks(func(s []segment) { s[1].flags |= header.TCPFlagPsh }), alone},
+			{"FIN stays", acks(func(s []segment) { s[1].flags |= header.TCPFlagFin }), alone},
+			{"RST stays", acks(func(s []segment) { s[1].flags |= header.TCPFlagRst }), alone},
+			{"data stay", acks(func(s []segment) { s[1].payload = []byte("x") }), alone},
+			{"a keep-alive stays", acks(func(s []segment) { s[1].seq-- }), alone},
+			{"a bad checksum is no acknowledgment", acks(func(s []segment) { s[2].badSum = true }), [][]int{{1}, {2}}},
+			{"another flow's", acks(func(s []segment) { s[1].src = other.src }), [][]int{{2}, {1}}},
+		} {
+			t.Run(fmt.Sprintf("v6=%v/%s", v6, tt.name), func(t *testing.T) {
+				var j joiner
+				j.plan(marshalAll(tt.segments))
+				if diff := cmp.Diff(tt.want, grouping(&j)); diff != "" {
+					t.Error(diff)
+				}
+			})
+		}
+	}
+}
+
+// checkOrder fails unless the plan delivers each packet once, but for acknowledgments that are superseded, and each flow's packets in
+// their order.
 func checkOrder(t *testing.T, packets [][]byte) {
 	t.Helper()
 	var j joiner
@@ -251,11 +310,40 @@ func checkOrder(t *testing.T, packets [][]byte) {
 			}
 		}
 	}
+	superseded := 0
+	for _, r := range j.runs {
+		superseded += r.superseded
+	}
 	for i, ok := range seen {
 		if !ok {
-			t.Fatalf("packet %d lost", i)
+			checkSuperseded(t, packets, i)
+			superseded--
 		}
 	}
+	if superseded != 0 {
+		t.Fatalf("the runs tell of %d acknowledgments more than were left out", superseded)
+	}
+}
+
+// checkSuperseded fails unless packet i is an acknowledgment and the next packet of its flow acknowledges more.
+func checkSuperseded(t *testing.T, packets [][]byte, i int) {
+	t.Helper()
+	r := parseSegment(packets[i])
+	if r.headers == 0 || !r.acknowledgment(packets[i]) {
+		t.Fatalf("packet %d lost", i)
+	}
+	for _, packet := range packets[i+1:] {
+		s := parseSegment(packet)
+		if s.headers == 0 || s.ip != r.ip || !sameFlow(packets[i], packet, r.ip) {
+			continue
+		}
+		more := header.TCP(packet[s.ip:]).AckNumber() - header.TCP(packets[i][r.ip:]).AckNumber()
+		if !s.acknowledgment(packet) || int32(more) <= 0 {
+			t.Fatalf("packet %d lost: the next of its flow does not supersede it", i)
+		}
+		return
+	}
+	t.Fatalf("packet %d lost: nothing follows it", i)
 }
 
 func TestJoinerSurvivesEveryPrefix(t *testing.T) {
@@ -426,7 +514,11 @@ func FuzzJoin(f *testing.F) {
 	f.Add(uint64(2), marshalAll(flow(baseSegment(true), 30))[0], true)
 	f.Fuzz(func(t *testing.T, seed uint64, extra []byte, v6 bool) {
 		r := rand.New(rand.NewPCG(seed, 2))
-		packets := marshalAll(flow(baseSegment(v6), 100, 100, 100, 50, 100, 0, 100))
+		segments := flow(baseSegment(v6), 100, 100, 100, 50, 100, 0, 100, 0, 0, 0)
+		for i := range segments[7:] {
+			segments[7+i].ack += uint32(r.IntN(4)) * 1000
+		}
+		packets := marshalAll(segments)
 		for range r.IntN(4) {
 			p := packets[r.IntN(len(packets))]
 			p[r.IntN(len(p))] ^= 1 << r.IntN(8)

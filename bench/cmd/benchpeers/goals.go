@@ -82,9 +82,8 @@ var (
 	afterwards  = goal{name: "memory after churn / idle", atMost: 1.25}
 )
 
-// A standstill is longer than what a busy machine or a delayed acknowledgment
-// makes, and at least one retransmission timeout.
-const standstill = 250 // milliseconds
+// A standstill is longer than one retransmission timeout (200 ms, and what a busy machine adds) and shorter than two in a row (600 ms).
+const standstill = 400 // milliseconds
 
 // stockMeasurements are what is asked with socket buffers as they come, of each single run.
 var stockMeasurements = []measurement{
