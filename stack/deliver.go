@@ -48,7 +48,7 @@ func (s *Stack) deliverRun(packets [][]byte, next []int, r *run) {
 		s.stats.segmentsJoined.Add(uint64(r.segments))
 		setJoined(h, r)
 	}
-	if h[r.ip+tcpFlags]&flagSYN != 0 {
+	if h[r.ip+tcpFlags]&(flagSYN|flagACK) == flagSYN|flagACK {
 		s.link.synClocks.answered(h[r.ip:])
 	}
 	payload := buffer.MakeWithView(headers)

@@ -23,11 +23,12 @@ type synClocks struct {
 type synClock struct {
 	ports    uint32 // ours, then theirs
 	sequence uint32
-	at       time.Time // when it first left
-	latest   uint32    // the timestamp it last left with
+	at       time.Time // when it first left,
+	first    uint32    // the timestamp it had then,
+	latest   uint32    // and the one it last left with
 }
 
-// stamp adds to the timestamp of a SYN that left before what has passed since. packet is one of our own, and whole.
+// stamp gives a SYN that left before the timestamp that it had then and what has passed since. packet is one of our own, and whole.
 func (c *synClocks) stamp(packet []byte) {
 	protocol, segment := transport(packet)
 	if protocol != protocolTCP || len(segment) < tcpHeaderLen || segment[tcpFlags]&flagSYN == 0 {
@@ -38,28 +39,25 @@ func (c *synClocks) stamp(packet []byte) {
 		return
 	}
 	value := timestamp[:4]
-	first := synClock{
-		ports:    binary.BigEndian.Uint32(segment),
-		sequence: binary.BigEndian.Uint32(segment[tcpSequence:]),
-		at:       time.Now(),
-		latest:   binary.BigEndian.Uint32(value),
-	}
-	if now := c.note(first); now != first.latest {
+	was := binary.BigEndian.Uint32(value)
+	now := c.note(binary.BigEndian.Uint32(segment), binary.BigEndian.Uint32(segment[tcpSequence:]), was)
+	if now != was {
 		binary.BigEndian.PutUint32(value, now)
 		setTCPChecksum(packet, len(packet)-len(segment))
 	}
 }
 
-// note takes a SYN as gVisor sends it, and returns the timestamp it is to leave with.
-func (c *synClocks) note(first synClock) uint32 {
+// note takes a SYN as gVisor sends it, and returns the timestamp it is to leave with. gVisor's own is the right one when it is the answer to
+// another copy of the far end's SYN; so it does not count once there is a first.
+func (c *synClocks) note(ports, sequence, timestamp uint32) uint32 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	seen := c.place(first.sequence)
-	if seen.ports != first.ports || seen.sequence != first.sequence || seen.at.IsZero() {
-		*seen = first
-		return first.latest
+	seen := c.place(sequence)
+	now := time.Now()
+	if seen.ports != ports || seen.sequence != sequence || seen.at.IsZero() {
+		*seen = synClock{ports, sequence, now, timestamp, timestamp}
 	}
-	seen.latest = first.latest + uint32(first.at.Sub(seen.at).Milliseconds()) // gVisor counts milliseconds
+	seen.latest = seen.first + uint32(now.Sub(seen.at).Milliseconds()) // gVisor counts milliseconds
 	return seen.latest
 }
 

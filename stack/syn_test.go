@@ -56,7 +56,9 @@ func TestSYNsThatLeaveAgainCarryTheirTime(t *testing.T) {
 					send(other, other)
 					time.Sleep(900 * time.Millisecond)
 					send(first, first.after(1000))
+					send(first.after(1000), first.after(1000)) // some have the right time already
 					time.Sleep(6 * time.Second)
+					send(first.after(7000), first.after(7000))
 					send(first, first.after(7000))
 					send(other, other.after(6900))
 				})
