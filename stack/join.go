@@ -64,7 +64,7 @@ func (j *joiner) plan(packets [][]byte) {
 			j.close(o) // what comes now comes after it
 		}
 		j.runs = append(j.runs, r)
-		if r.joinable(packet) && j.mayGrow(&j.runs[len(j.runs)-1]) {
+		if (r.joinable(packet) || r.acknowledgment(packet)) && j.mayGrow(&j.runs[len(j.runs)-1]) {
 			if len(j.open) == maxOpen {
 				j.close(0)
 			}
@@ -88,7 +88,7 @@ func (j *joiner) findOpen(packets [][]byte, packet []byte, ip int) int {
 
 // extend adds a segment to the run if it fits.
 func (j *joiner) extend(packets [][]byte, r *run, s run, packet []byte) bool {
-	if r.payload == 0 || s.payload == 0 || !s.joinable(packet) || s.sequence-uint32(s.payload) != r.sequence || s.headers != r.headers || s.payload > r.segmentSize ||
+	if !s.joinable(packet) || s.sequence-uint32(s.payload) != r.sequence || s.headers != r.headers || s.payload > r.segmentSize ||
 		r.headers+r.payload+s.payload > maxJoined || !sameHeaders(packets[r.first], packet, r.ip, r.headers) {
 		return false
 	}
@@ -122,9 +122,9 @@ func supersede(packets [][]byte, r *run, s run, packet []byte) bool {
 
 func (j *joiner) mayGrow(r *run) bool { return r.payload == 0 || !r.push && r.segmentSize > 0 }
 
-// joinable says whether the segment is plain data, or nothing but an acknowledgment: anything that TCP must see by itself is not.
+// joinable says whether the segment is plain data: anything that TCP must see by itself is not.
 func (r *run) joinable(packet []byte) bool {
-	return r.payload > 0 && packet[r.ip+tcpFlags]&^flagPSH == flagACK || r.acknowledgment(packet)
+	return r.payload > 0 && packet[r.ip+tcpFlags]&^flagPSH == flagACK
 }
 
 // acknowledgment says whether the segment acknowledges and does nothing else. Of options it may have a timestamp.

@@ -50,7 +50,7 @@ type Options struct {
 	Warm   time.Duration // time before it, for all but Rate, RTT and UDP
 	Size   int           // bytes of a request
 	Text   bool          // Up: what is sent compresses well
-	Mbit   float64       // of streams: limit of all streams together in Mbit/s; 0: none
+	Mbit   float64       // limit of all streams together in Mbit/s; 0: none
 	PID    int           // the proxy's process, for its CPU and memory; 0: unknown
 
 	// WhenOpen, if set, is called at the end of a measurement of Down, Up or Idle,
