@@ -258,6 +258,9 @@ func TestIPsecRekey(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
+			if test.server == 55 && os.Getenv("INTEROP_LONG") == "" {
+				t.Skip("one connection sometimes stalls for a minute over the lossy link; set INTEROP_LONG=1 to run it")
+			}
 			p := run(t, server(test.server), alice, secure(test.tunnel)).waitReady()
 			keepEchoing(t, p, test.length)
 			renewed := func(phase string) (n int) {
